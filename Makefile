@@ -1,0 +1,40 @@
+# make demo   compress the built-in demo model for three runtimes and show what it cost
+# make test   the test suite (slow and device tests are left out)
+# Each does all the set-up it needs on a machine with Python 3.11, once.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SETUP  := pyproject.toml constraints.txt
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo-ready
+	$(BIN)/edgeav compress recipes/int8.yaml
+
+test: $(VENV)/.test-ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# The environment and the runs. Sources and committed weights stay.
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "edgeav needs Python 3.11 or newer; say which one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps are newer than what they were made from; an interrupted install leaves no stamp and is done again.
+$(VENV)/.demo-ready: $(SETUP) | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[all]'
+	touch $@
+
+$(VENV)/.test-ready: $(SETUP) | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[all,dev]'
+	touch $@ $(VENV)/.demo-ready
