@@ -1,0 +1,130 @@
+"""The three CPU runtimes behind one call: mel, video, presence -> log_probs.
+
+Each runs the bundle exactly as it was exported. A runtime that is not installed is an error with the command to type,
+never a reason to try another one; and none is imported before a bundle asks for it.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeav.errors import EdgeavError, needs
+from edgeav.runtime.bundle import Bundle
+
+Array = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """A loaded model."""
+
+    name: str
+    version: str
+
+    def run(self, mel: Array, video: Array, presence: Array) -> Array:
+        """(1, 8N, 80), (1, 2N, 88, 88), (1, N, 2) float32 -> (1, N, V) float32, memory of its own."""
+        ...
+
+
+def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
+    """Load the bundle's model in the engine it was exported for.
+
+    Raises EdgeavError if that runtime is not installed or refuses the file.
+    """
+    if not find_spec(bundle.engine):  # the packages are called what the engines are called
+        raise needs(bundle.engine, bundle.engine)
+    try:
+        match bundle.engine:
+            case "onnxruntime":
+                return OnnxRuntime(bundle, threads)
+            case "openvino":
+                return OpenVino(bundle, threads)
+            case "executorch":
+                return ExecuTorch(bundle, threads)
+            case other:
+                raise EdgeavError(f"{bundle.folder}: unknown engine {other!r}")
+    except (RuntimeError, OSError, ImportError, ValueError) as error:
+        raise _refused(bundle, error) from error
+
+
+class OnnxRuntime:
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only: its warnings are about its own memory plan
+        self.version = onnxruntime.__version__
+        self._session = onnxruntime.InferenceSession(
+            str(bundle.model_path), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, mel: Array, video: Array, presence: Array) -> Array:
+        feed = {"mel": mel, "video": video, "presence": presence}
+        return np.array(self._session.run(["log_probs"], feed)[0], dtype=np.float32)
+
+
+class OpenVino:
+    name = "openvino"
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        # f32 for what is not int8: where the CPU has bf16, OpenVINO would otherwise use it unasked and lose parity.
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self.version = openvino.get_version().split("-")[0]
+        compiled = core.compile_model(str(bundle.model_path), "CPU", settings)
+        self._request = compiled.create_infer_request()
+
+    def run(self, mel: Array, video: Array, presence: Array) -> Array:
+        result = self._request.infer({"mel": mel, "video": video, "presence": presence})
+        return np.array(result["log_probs"], dtype=np.float32)  # a copy: the next call reuses the request's memory
+
+
+class ExecuTorch:
+    """XNNPACK through ExecuTorch's Python runtime, which brings torch for its tensors; the C++ runner needs none."""
+
+    name = "executorch"
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        from executorch.runtime import Runtime  # isort: skip  (the kernels fail with error 0x14 when imported first)
+        import executorch.kernels.quantized  # noqa: F401  registers the quantized operators
+        from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+        _unsafe_reset_threadpool(threads)  # "unsafe" while a model runs; none does yet
+        self.version = _installed_version("executorch")
+        self._program = Runtime.get().load_program(bundle.model_path)  # the method points into it: keep it alive
+        self._forward: Any = self._program.load_method("forward")
+
+    def run(self, mel: Array, video: Array, presence: Array) -> Array:
+        import torch
+
+        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in (mel, video, presence)]
+        (log_probs,) = self._forward.execute([torch.from_numpy(array) for array in arrays])
+        return np.array(log_probs.numpy(), dtype=np.float32)
+
+
+def _installed_version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def _refused(bundle: Bundle, error: Exception) -> EdgeavError:
+    made_with = ", ".join(f"{key} {value}" for key, value in bundle.exported.items())
+    return EdgeavError(
+        f"{bundle.engine} {_installed_version(bundle.engine)} cannot load {bundle.model_path}: {error}\n"
+        f"The bundle was made with {made_with or 'unknown versions'}; install the same {bundle.engine}, or export again."
+    )
