@@ -1,14 +1,16 @@
-"""A bundle: the folder a device gets. Model file(s), golden vectors, and bundle.json, which explains and hashes them all.
+"""A bundle: the folder a device gets. Model file(s), golden vectors, and bundle.json, which explains and
+hashes them all.
 
-bundle.json is the sole contract with Python, C++, Kotlin and JavaScript, so reading is strict: every key, every file and
-every hash is checked before an engine sees a byte, and all that is wrong is said at once. Plain dataclasses and json:
-the device needs no schema library.
+bundle.json is the sole contract with Python, C++, Kotlin and JavaScript, so reading is strict: every key,
+every file and every hash is checked before an engine sees a byte, and all that is wrong is said at once.
+Plain dataclasses and json: the device needs no schema library.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -26,10 +28,10 @@ INPUTS, OUTPUTS = ("mel", "video", "presence"), ("log_probs",)
 ENGINES, PRECISIONS = ("onnxruntime", "openvino", "executorch"), ("fp32", "int8")
 AGAIN = "Export it again (edgeav compress or edgeav export), or copy the whole folder again."
 
-_KEYS: dict[str, type | tuple[type, ...]] = {
-    "schema": str, "name": str, "engine": str, "precision": str, "model": str, "inputs": list, "outputs": list,
-    "steps": dict, "audio": dict, "video": dict, "tokens": list, "blank": int, "golden": list, "quality": dict,
-    "exported": dict, "files": dict,
+_KEYS: dict[str, type] = {
+    "schema": str, "name": str, "engine": str, "precision": str, "model": str,
+    "inputs": list, "outputs": list, "steps": dict, "audio": dict, "video": dict, "tokens": list,
+    "blank": int, "golden": list, "quality": dict, "exported": dict, "files": dict,
 }  # fmt: skip
 _STEPS = ("per_second", "mel_frames", "video_frames", "min", "max")
 _GOLDEN = ("name", "files", "transcript", "tolerance")
@@ -37,7 +39,7 @@ _GOLDEN = ("name", "files", "transcript", "tolerance")
 
 @dataclass(frozen=True)
 class Steps:
-    """The clock of the model: how many steps a second, how many frames make one, and how many it takes at once."""
+    """The clock of the model: steps a second, frames in one step, and how many steps it takes at once."""
 
     per_second: float
     mel_frames: int
@@ -48,7 +50,10 @@ class Steps:
 
 @dataclass(frozen=True)
 class Golden:
-    """One recorded run of the eager model. `arrays`: mel, video, presence, log_probs, and waveform where there was sound."""
+    """One recorded run of the eager model.
+
+    `arrays`: mel, video, presence, log_probs, and waveform where there was sound.
+    """
 
     name: str
     arrays: dict[str, NDArray[np.float32]]
@@ -58,7 +63,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle folder; fields as in bundle.json. `tokens[i]` is the SentencePiece piece of output i."""
+    """A verified bundle folder; fields as in bundle.json. `tokens[i]` is the text of output i."""
 
     folder: Path
     name: str
@@ -104,15 +109,19 @@ def read_bundle(folder: str | Path) -> Bundle:
         problems = _value_problems(spec) + _file_problems(folder, spec["files"])
     if problems:
         raise EdgeavError("\n  ".join([f"{folder / FILE} is not a usable bundle:", *problems]) + f"\n{AGAIN}")
-    values = {field.name: spec[field.name] for field in fields(Bundle) if field.name != "folder"}
-    return Bundle(folder=folder, **(values | {"steps": Steps(**spec["steps"])}))
+    values: dict[str, Any] = {
+        field.name: spec[field.name] for field in fields(Bundle) if field.name != "folder"
+    }
+    values |= {"folder": folder, "steps": Steps(**spec["steps"])}
+    return Bundle(**values)
 
 
 def write_bundle(folder: str | Path, *, spec: dict[str, Any]) -> Bundle:
-    """Make a bundle of a folder that already holds the files: hash them all, write bundle.json last, read it back.
+    """Make a bundle of a folder that already holds the files: hash them all, write bundle.json last, read
+    it back.
 
-    `spec` holds every key of bundle.json but "schema" and "files". A killed export leaves no bundle.json, so it can
-    never be taken for a bundle.
+    `spec` holds every key of bundle.json but "schema" and "files". A killed export leaves no bundle.json,
+    so it can never be taken for a bundle.
     """
     folder = Path(folder)
     (folder / FILE).unlink(missing_ok=True)
@@ -165,8 +174,9 @@ def _write_json(folder: Path, spec: dict[str, Any]) -> None:
 def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     if not path.is_file():
-        what = "has no bundle.json: not a bundle, or its export was interrupted" if folder.is_dir() else "does not exist"
-        raise EdgeavError(f"{folder} {what}. A bundle is a folder such as runs/<name>/bundles/<target>. {AGAIN}")
+        exists = "has no bundle.json: not a bundle, or its export was interrupted"
+        what = exists if folder.is_dir() else "does not exist"
+        raise EdgeavError(f"{folder} {what}. A bundle is a folder like runs/<name>/bundles/<target>. {AGAIN}")
     try:
         spec = json.loads(path.read_text("utf-8"))
     except ValueError as error:  # bad JSON and bad UTF-8 alike
@@ -181,7 +191,7 @@ def _key_problems(spec: dict[str, Any]) -> list[str]:
     missing = [f"{key}: missing" for key in _KEYS if key not in spec]
     unknown = [f"{key}: unknown key; allowed: {', '.join(_KEYS)}" for key in spec if key not in _KEYS]
     wrong = [
-        f"{key}: {type(spec[key]).__name__}, must be {kind.__name__ if isinstance(kind, type) else kind}"
+        f"{key}: {type(spec[key]).__name__}, must be {kind.__name__}"
         for key, kind in _KEYS.items()
         if key in spec and (not isinstance(spec[key], kind) or isinstance(spec[key], bool))
     ]
@@ -190,18 +200,29 @@ def _key_problems(spec: dict[str, Any]) -> list[str]:
 
 def _value_problems(spec: dict[str, Any]) -> list[str]:
     """What is wrong inside the right keys, so that no later line has to ask."""
-    wanted = {
-        f"engine: {spec['engine']!r}; allowed: {', '.join(ENGINES)}": spec["engine"] in ENGINES,
-        f"precision: {spec['precision']!r}; allowed: {', '.join(PRECISIONS)}": spec["precision"] in PRECISIONS,
-        f"model: {spec['model']!r} is not among files": spec["model"] in spec["files"],
-        f"steps: {sorted(spec['steps'])}; must be {sorted(_STEPS)}": sorted(spec["steps"]) == sorted(_STEPS),
-        f"inputs: {_names(spec['inputs'])}; must be {list(INPUTS)}": _names(spec["inputs"]) == list(INPUTS),
-        f"outputs: {_names(spec['outputs'])}; must be {list(OUTPUTS)}": _names(spec["outputs"]) == list(OUTPUTS),
-        "tokens: every one must be a string": all(isinstance(token, str) for token in spec["tokens"]),
-        f"blank: {spec['blank']}; must be the last output, {len(spec['tokens'])} here (one after the tokens)":
-            spec["blank"] == len(spec["tokens"]),
-    }  # fmt: skip
-    problems = [text for text, right in wanted.items() if not right]
+    outputs = len(spec["tokens"])
+    wanted = [
+        ("engine", spec["engine"], f"one of {', '.join(ENGINES)}", spec["engine"] in ENGINES),
+        ("precision", spec["precision"], " or ".join(PRECISIONS), spec["precision"] in PRECISIONS),
+        ("model", spec["model"], "listed in files", spec["model"] in spec["files"]),
+        ("steps", sorted(spec["steps"]), sorted(_STEPS), sorted(spec["steps"]) == sorted(_STEPS)),
+        ("inputs", _names(spec["inputs"]), list(INPUTS), _names(spec["inputs"]) == list(INPUTS)),
+        ("outputs", _names(spec["outputs"]), list(OUTPUTS), _names(spec["outputs"]) == list(OUTPUTS)),
+        (
+            "steps",
+            spec["steps"],
+            "numbers",
+            all(isinstance(value, int | float) for value in spec["steps"].values()),
+        ),
+        ("tokens", "…", "strings", all(isinstance(token, str) for token in spec["tokens"])),
+        (
+            "blank",
+            spec["blank"],
+            f"{outputs}, the output after the {outputs} tokens",
+            spec["blank"] == outputs,
+        ),
+    ]
+    problems = [f"{key}: {value!r}; must be {must}" for key, value, must, right in wanted if not right]
     return problems + [text for case in spec["golden"] for text in _golden_problems(case, spec["files"])]
 
 
@@ -212,14 +233,19 @@ def _names(entries: list[Any]) -> list[Any]:
 def _golden_problems(case: Any, files: dict[str, Any]) -> list[str]:
     if not isinstance(case, dict) or sorted(case) != sorted(_GOLDEN) or not isinstance(case["files"], dict):
         return [f"golden: every case must have {', '.join(_GOLDEN)}; found {case!r:.80}"]
-    absent = [key for key in (*INPUTS, *OUTPUTS) if key not in case["files"]]
-    problems = [f"golden {case['name']}: {key} missing" for key in absent]
+    where = f"golden {case['name']}"
+    problems = [f"{where}: {key} missing" for key in (*INPUTS, *OUTPUTS) if key not in case["files"]]
     for key, entry in case["files"].items():
         if not isinstance(entry, dict) or entry.get("file") not in files or entry.get("dtype") != "float32":
-            problems.append(f"golden {case['name']}.{key}: must name a listed float32 file; found {entry!r:.80}")
-        elif files[entry["file"]].get("bytes") != 4 * int(np.prod(entry.get("shape", [0]))):
-            problems.append(f"golden {case['name']}.{key}: {entry['file']} does not hold shape {entry.get('shape')}")
+            problems.append(f"{where}.{key}: must name a listed float32 file; found {entry!r:.80}")
+        elif not _holds(files[entry["file"]], entry.get("shape")):
+            problems.append(f"{where}.{key}: {entry['file']} does not hold shape {entry.get('shape')}")
     return problems
+
+
+def _holds(file: Any, shape: Any) -> bool:
+    """Whether a file of the list has the bytes of a float32 array of that shape."""
+    return isinstance(file, dict) and isinstance(shape, list) and file.get("bytes") == 4 * math.prod(shape)
 
 
 def _file_problems(folder: Path, files: dict[str, Any]) -> list[str]:

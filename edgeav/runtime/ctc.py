@@ -1,4 +1,5 @@
-"""Greedy CTC decoding: the best output of every step, repeats merged, blanks dropped, with word times and confidence.
+"""Greedy CTC decoding: the best output of every step, repeats merged, blanks dropped, with word times and
+confidence.
 
 Connectionist Temporal Classification: Graves et al. 2006, https://dl.acm.org/doi/10.1145/1143844.1143891.
 """
@@ -32,7 +33,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class _Piece:
-    """One emitted output: its text, the steps [start, end) it was the best in, and its highest log-probability there."""
+    """One emitted output: its text, the steps [start, end) it won, and its highest log-probability there."""
 
     text: str
     start: int
@@ -49,8 +50,8 @@ def decode(
 ) -> Decoding:
     """(N, V) log-probabilities -> text and words.
 
-    `presence` (N, 2) as the model got it: steps with neither sound nor picture are padding and are skipped (they also
-    part two equal labels, as a blank would).
+    `presence` (N, 2) as the model got it: steps with neither sound nor picture are padding and are skipped
+    (they also part two equal labels, as a blank would).
     """
     best = log_probs.argmax(axis=-1)
     if presence is not None:

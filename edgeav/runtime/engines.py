@@ -1,7 +1,7 @@
 """The three CPU runtimes behind one call: mel, video, presence -> log_probs.
 
-Each runs the bundle exactly as it was exported. A runtime that is not installed is an error with the command to type,
-never a reason to try another one; and none is imported before a bundle asks for it.
+Each runs the bundle exactly as it was exported. A runtime that is not installed is an error with the
+command to type, never a reason to try another one; and none is imported before a bundle asks for it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class OpenVino:
         import openvino
 
         core = openvino.Core()
-        # f32 for what is not int8: where the CPU has bf16, OpenVINO would otherwise use it unasked and lose parity.
+        # f32 for what is not int8: on a CPU with bf16 OpenVINO would use that unasked, and lose parity.
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
@@ -90,22 +90,22 @@ class OpenVino:
 
     def run(self, mel: Array, video: Array, presence: Array) -> Array:
         result = self._request.infer({"mel": mel, "video": video, "presence": presence})
-        return np.array(result["log_probs"], dtype=np.float32)  # a copy: the next call reuses the request's memory
+        return np.array(result["log_probs"], dtype=np.float32)  # a copy: the next call reuses it
 
 
 class ExecuTorch:
-    """XNNPACK through ExecuTorch's Python runtime, which brings torch for its tensors; the C++ runner needs none."""
+    """XNNPACK through ExecuTorch's Python runtime, which takes torch tensors; the C++ runner needs no torch."""
 
     name = "executorch"
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        from executorch.runtime import Runtime  # isort: skip  (the kernels fail with error 0x14 when imported first)
+        from executorch.runtime import Runtime  # isort: skip  (kernels imported first: error 0x14)
         import executorch.kernels.quantized  # noqa: F401  registers the quantized operators
         from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 
         _unsafe_reset_threadpool(threads)  # "unsafe" while a model runs; none does yet
         self.version = _installed_version("executorch")
-        self._program = Runtime.get().load_program(bundle.model_path)  # the method points into it: keep it alive
+        self._program = Runtime.get().load_program(bundle.model_path)  # keep it: the method points into it
         self._forward: Any = self._program.load_method("forward")
 
     def run(self, mel: Array, video: Array, presence: Array) -> Array:
@@ -126,5 +126,5 @@ def _refused(bundle: Bundle, error: Exception) -> EdgeavError:
     made_with = ", ".join(f"{key} {value}" for key, value in bundle.exported.items())
     return EdgeavError(
         f"{bundle.engine} {_installed_version(bundle.engine)} cannot load {bundle.model_path}: {error}\n"
-        f"The bundle was made with {made_with or 'unknown versions'}; install the same {bundle.engine}, or export again."
+        f"The bundle was made with {made_with or 'unknown versions'}: install those, or export again."
     )
