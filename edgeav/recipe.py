@@ -1,0 +1,128 @@
+"""What to do to a model: one `recipes/*.yaml`, the product's main input.
+
+Reading a recipe checks all of it, names of targets and devices included, before any work; it loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from edgeav import spec
+from edgeav.device import Device
+from edgeav.errors import EdgeavError
+from edgeav.explain import guess
+from edgeav.stages import Step
+from edgeav.target import Target
+
+BUILT_IN_CORPORA = ("demo",)
+
+
+class WerBudget(spec.Strict):
+    """How much word error rate the int8 bundle may lose against fp32 on the same utterances."""
+
+    max_increase_abs: float = Field(ge=0, le=100)
+    """Percentage points of WER."""
+    ci: int = Field(95, ge=50, le=99)
+    """Confidence level of the printed interval, in percent."""
+    min_utterances: int = Field(200, ge=1)
+    """Fewer test utterances than this prove nothing: the check fails."""
+
+
+class SpeedBudget(spec.Strict):
+    """How fast the int8 bundle must be, on the same device and runtime."""
+
+    min_ratio_vs_fp32: float = Field(gt=0)
+    """fp32 time / int8 time, one thread."""
+
+
+class Budget(spec.Strict):
+    """What must hold in the end; a broken budget makes `edgeav compress` exit with 1."""
+
+    wer: WerBudget | None = None
+    speed: SpeedBudget | None = None
+    size_mb: float | None = Field(default=None, gt=0)
+    """Largest allowed artifact, in 10^6 bytes."""
+    size_ratio: float | None = Field(default=None, gt=0, le=1)
+    """Largest allowed int8 bytes / fp32 bytes."""
+
+
+class Recipe(spec.Strict):
+    """A model, what happens to it, what it is exported to, where it is measured, and what must hold."""
+
+    schema_: Literal["edgeav/1"] = Field("edgeav/1", alias="schema")
+    name: str = Field(pattern=spec.NAME)
+    """Also the run's folder: runs/<name>/."""
+    model: str | dict[str, Any]
+    """A name from `edgeav models`, a model folder, or `{config: {…}}` for a new model that a stage trains."""
+    corpus: str = "demo"
+    """`demo` (generated, no download) or the folder of a corpus."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Same recipe and seed, same report within the stated noise."""
+    stages: list[Step] = Field(default_factory=list)
+    """In this order."""
+    export: list[str] = Field(default_factory=list)
+    """Targets: names from export/, or YAML files."""
+    profile: list[str] = Field(default_factory=list)
+    """Devices: names from devices/, or YAML files."""
+    budget: Budget = Budget()
+
+    @classmethod
+    def load(cls, name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        """A shipped recipe by name, or one from a YAML file, with `a.b=c` overrides applied."""
+        return spec.load(cls, spec.find("recipes", str(name)), overrides)
+
+    @property
+    def targets(self) -> list[Target]:
+        """The declarations of `export`, in its order."""
+        return [Target.load(name) for name in self.export]
+
+    @property
+    def devices(self) -> list[Device]:
+        """The declarations of `profile`, in its order."""
+        return [Device.load(name) for name in self.profile]
+
+    @field_validator("corpus")
+    @classmethod
+    def _the_corpus_exists(cls, corpus: str) -> str:
+        if corpus in BUILT_IN_CORPORA or Path(corpus).expanduser().exists():
+            return corpus
+        allowed = f"allowed: {', '.join(BUILT_IN_CORPORA)}, or the path of a corpus"
+        raise ValueError(f"no such corpus{guess(corpus, BUILT_IN_CORPORA)}; {allowed}")
+
+    @field_validator("export")
+    @classmethod
+    def _the_targets_exist(cls, names: list[str]) -> list[str]:
+        return _all_exist("export", names)
+
+    @field_validator("profile")
+    @classmethod
+    def _the_devices_exist(cls, names: list[str]) -> list[str]:
+        return _all_exist("devices", names)
+
+    @model_validator(mode="after")
+    def _every_device_runs_every_engine(self) -> Recipe:
+        for device in self.devices:
+            for target in self.targets:
+                if target.engine not in device.engines:
+                    runs = f"it runs {', '.join(device.engines)}"
+                    raise ValueError(
+                        f"target {target.name} needs {target.engine}, but {device.name} has none: {runs}"
+                    )
+        return self
+
+
+def _all_exist(kind: spec.Kind, names: list[str]) -> list[str]:
+    """The same names; ValueError names all that do not exist, or appear twice."""
+    problems = []
+    for name in spec.unique(names):
+        try:
+            spec.find(kind, name)
+        except EdgeavError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return names

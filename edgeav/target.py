@@ -1,0 +1,68 @@
+"""What to produce for a runtime: one `export/*.yaml`, with the settings of that engine's own tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from edgeav import spec
+
+EngineName = Literal["onnxruntime", "openvino", "executorch"]
+
+
+class OnnxRuntimeOptions(spec.Strict):
+    """ONNX Runtime: torch.onnx export, QDQ quantization."""
+
+    engine: Literal["onnxruntime"] = "onnxruntime"
+    opset: int = Field(20, ge=18, le=23)
+    """ONNX operator set of the exported file."""
+
+
+class OpenVinoOptions(spec.Strict):
+    """OpenVINO: conversion to IR, NNCF post-training quantization."""
+
+    engine: Literal["openvino"] = "openvino"
+
+
+class ExecuTorchOptions(spec.Strict):
+    """ExecuTorch: lowering to XNNPACK, PT2E quantization."""
+
+    engine: Literal["executorch"] = "executorch"
+
+
+Options = Annotated[
+    OnnxRuntimeOptions | OpenVinoOptions | ExecuTorchOptions,
+    Field(discriminator="engine"),
+]
+
+
+class Target(spec.Strict):
+    """One kind of artifact: the engine that runs it, and how it is lowered and quantized for that engine."""
+
+    schema_: Literal["edgeav/1"] = Field("edgeav/1", alias="schema")
+    name: str = Field(pattern=spec.NAME)
+    description: str
+    """One line for lists and the report."""
+    engine: EngineName
+    """The runtime that opens the artifact."""
+    options: Options
+    """Settings that only this engine has."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_belong_to_the_engine(cls, data: Any) -> Any:
+        """The YAML names the engine once; the options get it as their tag. Without options: the defaults."""
+        if not isinstance(data, dict) or data.get("engine") not in EngineName.__args__:
+            return data  # the check of `engine` reports it
+        options = data.get("options") or {}
+        return {
+            **data,
+            "options": {"engine": data["engine"], **options} if isinstance(options, dict) else options,
+        }
+
+    @classmethod
+    def load(cls, name: str, overrides: Sequence[str] = ()) -> Target:
+        """A shipped target by name, or one from a YAML file."""
+        return spec.load(cls, spec.find("export", name), overrides)
