@@ -37,14 +37,14 @@ def explain(cls: type[BaseModel], data: Any, error: ValidationError, sources: So
     """All findings of pydantic as lines, in the order of the file."""
     schema = cls.model_json_schema(by_alias=True)
     says: dict[tuple[str, ...], list[str]] = {}
+    shown: dict[tuple[str, ...], str] = {}
     for detail in error.errors(include_url=False):
         path = _keys_only(detail["loc"], data, missing=detail["type"] == "missing")
-        say = _say(detail, schema, path)
-        if say not in says.setdefault(path, []):
-            says[path].append(say)
+        shown[path] = _shown(detail, path)
+        says.setdefault(path, []).append(_say(detail, schema, path))
     ordered = sorted(says, key=lambda path: sources.lines.get(path, 1 << 30))
     return "\n".join(
-        f"{sources.where(p)}: {'.'.join(p) or 'the file'}{' or '.join(says[p])}" for p in ordered
+        f"{sources.where(p)}: {shown[p]}: {' or '.join(dict.fromkeys(says[p]))}" for p in ordered
     )
 
 
@@ -54,20 +54,29 @@ def guess(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _shown(detail: ErrorDetails, path: tuple[str, ...]) -> str:
+    """'a.b = 3', or 'a.b' where there is no value or only a key that is wrong."""
+    name = ".".join(path) or "the file"
+    if not path or detail["type"] in ("missing", "extra_forbidden"):
+        return name
+    text = repr(detail["input"])
+    return f"{name} = {text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + '…'}"
+
+
 def _say(detail: ErrorDetails, schema: dict[str, Any], path: tuple[str, ...]) -> str:
-    kind, value = detail["type"], detail["input"]
+    """What is wrong at `path`, and what is allowed there."""
+    kind = detail["type"]
     if kind == "missing":
-        return ": is missing"
+        return "is missing"
     if kind == "extra_forbidden":
         known = _allowed_keys(schema, path[:-1])
-        return f": unknown key{guess(path[-1], known)}; allowed: {', '.join(known)}"
-    shown = f" = {_short(value)}: " if path else ": "
+        return f"unknown key{guess(path[-1], known)}; allowed: {', '.join(known)}"
     if kind == "value_error":
-        return f"{shown}{detail.get('ctx', {}).get('error', detail['msg'])}"
+        return str(detail.get("ctx", {}).get("error", detail["msg"]))
     message = _plain(detail["msg"])
     if kind in ("literal_error", "enum"):
-        message += guess(str(value), _allowed_values(schema, path))
-    return shown + message
+        message += guess(str(detail["input"]), _allowed_values(schema, path))
+    return message
 
 
 def _plain(message: str) -> str:
@@ -87,11 +96,6 @@ def _plain(message: str) -> str:
     ):
         message = message.replace(theirs, ours)
     return message
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def _keys_only(loc: tuple[Any, ...], data: Any, missing: bool) -> tuple[str, ...]:

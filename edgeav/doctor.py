@@ -1,0 +1,143 @@
+"""What works on this machine: versions, the CPU's instruction sets, engines, extras, what to type for the rest.
+
+Each extra is really imported, in a process of its own: a broken native library then costs one line, not the
+command.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgeav import __version__
+
+# extra -> what it imports. `executorch.runtime` comes before the quantized kernels, else they fail (0x14).
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "compress": (
+        "torch", "torchao", "onnx", "onnxscript", "sentencepiece", "safetensors", "jiwer", "jinja2", "plotly",
+        "soundfile", "accelerate", "espeakng_loader", "tensorboard",
+    ),
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino", "nncf"),
+    "executorch": ("executorch.runtime", "executorch.kernels.quantized"),
+    "video": ("av", "cv2"),
+}  # fmt: skip
+ENGINES = ("onnxruntime", "openvino", "executorch")
+DISTRIBUTIONS = (
+    "numpy", "pydantic", "torch", "torchao", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf",
+    "executorch", "av", "opencv-python-headless",
+)  # fmt: skip
+# What int8 and bf16 kernels look for: the flag of the kernel (x86 `flags`, Arm `Features`) -> the usual name.
+ISA_FLAGS = {
+    "avx2": "avx2", "fma": "fma", "avx512f": "avx512f", "avx512_vnni": "avx512_vnni", "avx_vnni": "avx_vnni",
+    "avx512_bf16": "avx512_bf16", "avx512_fp16": "avx512_fp16", "amx_tile": "amx_tile",
+    "amx_int8": "amx_int8", "amx_bf16": "amx_bf16", "neon": "neon", "asimd": "neon", "asimdhp": "fp16", "asimddp": "dotprod",
+    "i8mm": "i8mm", "bf16": "bf16", "sve": "sve", "sve2": "sve2",
+}  # fmt: skip
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm")
+TIME_LIMIT_S = 180  # importing torch from a cold SD card takes a minute
+
+
+def examine() -> dict[str, Any]:
+    """Everything that `edgeav doctor` prints, as plain data. Takes a few seconds: it imports every extra."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        extras = dict(zip(EXTRAS, pool.map(check_extra, EXTRAS), strict=True))
+    machine = cpu()
+    return {
+        "edgeav": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": machine,
+        "int8_instructions": [flag for flag in INT8_FLAGS if flag in machine["isa"]],
+        "versions": versions(),
+        "engines": {name: extras[name]["works"] for name in ENGINES},
+        "extras": extras,
+    }
+
+
+def cpu() -> dict[str, Any]:
+    """{name, arch, cores, isa}: this machine's processor; `cores` are those that this process may use."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(errors="replace") if info.is_file() else ""
+    return {
+        "name": _field(text, "model name") or _field(text, "Model") or platform.processor() or "unknown",
+        "arch": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "isa": isa(text),
+    }
+
+
+def isa(cpuinfo: str) -> list[str]:
+    """The instruction sets that matter here, from the text of /proc/cpuinfo, in the order of ISA_FLAGS."""
+    flags = set((_field(cpuinfo, "flags") or _field(cpuinfo, "Features") or "").split())
+    return list(dict.fromkeys(name for flag, name in ISA_FLAGS.items() if flag in flags))
+
+
+def versions() -> dict[str, str]:
+    """Package -> version of those that decide about results, where installed; imports none of them."""
+    installed = {}
+    for name in DISTRIBUTIONS:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"python": platform.python_version(), "edgeav": __version__, **installed}
+
+
+def check_extra(extra: str) -> dict[str, Any]:
+    """Import all of one extra in a fresh process: {works, problems: {module: why}, fix: what to type}."""
+    problems = dict(_problems(EXTRAS[extra]))
+    fix = f"pip install 'edgeav[{extra}]'"
+    if problems and not all(why == "not installed" for why in problems.values()):
+        fix = f"pip install --force-reinstall 'edgeav[{extra}]'"
+    return {"works": not problems, "problems": problems, "fix": fix if problems else None}
+
+
+def _problems(modules: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """(module, why) for each that cannot be imported. Those after a crash are tried in the next process."""
+    while modules:
+        code, output = _import_all(modules)
+        answers = dict(line.split("\t", 1) for line in output.splitlines() if "\t" in line)
+        yield from ((module, why) for module, why in answers.items() if why != "ok")
+        modules = tuple(module for module in modules if module not in answers)
+        if modules:
+            yield modules[0], f"the process ended while importing it (exit code {code})"
+            modules = modules[1:]
+
+
+def _import_all(modules: tuple[str, ...]) -> tuple[int | str, str]:
+    """(exit code, 'module<tab>ok or why' lines) of a process that imports the modules in order."""
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n"
+        "        importlib.import_module(name); why = 'ok'\n"
+        "    except ModuleNotFoundError as error:\n"
+        "        own = (error.name or '').split('.')[0] == name.split('.')[0]\n"
+        "        why = 'not installed' if own else f'needs {error.name}'\n"
+        "    except BaseException as error:\n"
+        "        why = ' '.join(f'{type(error).__name__}: {error}'.split())\n"
+        "    print(f'{name}\\t{why}', flush=True)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, *modules]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, env=environment)
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""
+        return f"none after {TIME_LIMIT_S} s", output.decode() if isinstance(output, bytes) else output
+    return done.returncode, done.stdout
+
+
+def _field(cpuinfo: str, key: str) -> str | None:
+    """The first 'key : value' of /proc/cpuinfo."""
+    match = re.search(rf"^{re.escape(key)}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    return match.group(1).strip() if match else None
