@@ -1,4 +1,4 @@
-"""What works on this machine: versions, the CPU's instruction sets, engines, extras, what to type for the rest.
+"""What works on this machine: versions, instruction sets, engines, extras, and what to type for the rest.
 
 Each extra is really imported, in a process of its own: a broken native library then costs one line, not the
 command.
@@ -6,18 +6,20 @@ command.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgeav import __version__
+from edgeav.errors import EdgeavError, needs
 
 # extra -> what it imports. `executorch.runtime` comes before the quantized kernels, else they fail (0x14).
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -39,8 +41,8 @@ DISTRIBUTIONS = (
 ISA_FLAGS = {
     "avx2": "avx2", "fma": "fma", "avx512f": "avx512f", "avx512_vnni": "avx512_vnni", "avx_vnni": "avx_vnni",
     "avx512_bf16": "avx512_bf16", "avx512_fp16": "avx512_fp16", "amx_tile": "amx_tile",
-    "amx_int8": "amx_int8", "amx_bf16": "amx_bf16", "neon": "neon", "asimd": "neon", "asimdhp": "fp16", "asimddp": "dotprod",
-    "i8mm": "i8mm", "bf16": "bf16", "sve": "sve", "sve2": "sve2",
+    "amx_int8": "amx_int8", "amx_bf16": "amx_bf16", "neon": "neon", "asimd": "neon", "asimdhp": "fp16",
+    "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16", "sve": "sve", "sve2": "sve2",
 }  # fmt: skip
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm")
 TIME_LIMIT_S = 180  # importing torch from a cold SD card takes a minute
@@ -90,6 +92,23 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return {"python": platform.python_version(), "edgeav": __version__, **installed}
+
+
+def require(extras: Iterable[str]) -> None:
+    """EdgeavError with every extra that is not installed and what to type. Imports nothing heavy."""
+    missing = []
+    for extra in dict.fromkeys(extras):
+        tops = dict.fromkeys(module.split(".")[0] for module in EXTRAS[extra])
+        absent = [top for top in tops if importlib.util.find_spec(top) is None]
+        missing += [str(needs(extra, ", ".join(absent)))] if absent else []
+    if missing:
+        raise EdgeavError("\n".join(missing))
+
+
+def extra_of(module: str) -> str | None:
+    """The extra that brings an importable module."""
+    top = module.split(".")[0]
+    return next((extra for extra, names in EXTRAS.items() if top in {n.split(".")[0] for n in names}), None)
 
 
 def check_extra(extra: str) -> dict[str, Any]:

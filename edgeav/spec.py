@@ -46,7 +46,7 @@ def load(cls: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     text = read_text(path)
     data, lines = parse(text, path)
     overridden = [_override(data, override) for override in overrides]
-    return validate(cls, data, Sources(str(path), lines, overridden))
+    return validate(cls, data, Sources(_shown(path), lines, overridden))
 
 
 def validate(cls: type[S], data: Any, sources: Sources) -> S:
@@ -111,6 +111,12 @@ def find(kind: Kind, name: str) -> Path:
         raise EdgeavError(_no_such_file(kind, path, known))
     noun = {"recipes": "recipe", "export": "export target", "devices": "device"}[kind]
     raise EdgeavError(f"no {noun} named {name!r}{guess(name, known)}; known: {', '.join(known)}")
+
+
+def _shown(path: Path) -> str:
+    """The path as a person in this folder would write it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _no_such_file(kind: Kind, path: Path, known: dict[str, Path]) -> str:

@@ -1,0 +1,229 @@
+"""The command line: one short function per command. Heavy imports stand inside, so that --help stays instant.
+
+Results go to stdout (`--json` for programs), progress and messages to stderr.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edgeav import __version__, console, doctor, show, spec
+from edgeav.device import Device
+from edgeav.progress import TerminalProgress
+from edgeav.recipe import Recipe
+from edgeav.target import Target
+
+RUNS = Path("runs")
+app = typer.Typer(
+    name="edgeav",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Example: edgeav compress recipes/int8.yaml\n\n"
+    "Compress audio-visual speech recognition models and run them on small devices.",
+)
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; can be repeated.")
+]
+RunDir = Annotated[Path | None, typer.Option(help="Where the run is kept; default runs/NAME.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DeviceName = Annotated[str, typer.Option(help="A shipped device's name, or a YAML file.")]
+
+
+def main() -> None:
+    """The entry point: `app` with the exit codes of `console`."""
+    console.run(app)
+
+
+@app.command(short_help="Run a recipe: compress, export, measure, judge.")
+def compress(
+    recipe: RecipeName, overrides: Overrides = None, run_dir: RunDir = None, as_json: Json = False
+) -> None:
+    """Example: edgeav compress recipes/int8.yaml --set corpus=path/to/grid
+
+    Run a recipe: its stages, its exports, the measurements on its devices and the verdict of its budget.
+    What an earlier run has finished is not done again. Exit code 1: the budget is broken.
+    """
+    chosen = Recipe.load(recipe, overrides or [])
+    folder = _ready_run(chosen, run_dir)
+    from edgeav.compress import compress
+
+    report = compress(chosen, folder, TerminalProgress())
+    show.report(report, folder, as_json)
+    if not report.verdict.passed:
+        raise typer.Exit(console.EXIT_BUDGET_BROKEN)
+
+
+@app.command(short_help="Show what a run would do, and what is done already.")
+def plan(
+    recipe: RecipeName, overrides: Overrides = None, run_dir: RunDir = None, as_json: Json = False
+) -> None:
+    """Example: edgeav plan recipes/int8.yaml
+
+    Show the steps of a run before any work: which are cached, which are missing, and why.
+    """
+    chosen = Recipe.load(recipe, overrides or [])
+    folder = _ready_run(chosen, run_dir)
+    from edgeav.compress import plan
+
+    rows = plan(chosen, folder)
+    console.print_json(rows) if as_json else console.print_table(rows, ["step", "state", "why"])
+
+
+@app.command(short_help="Clips in, text out, with a bundle.")
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Video or audio files.")],
+    bundle: Annotated[Path | None, typer.Option(help="Default: the newest under runs/.")] = None,
+    threads: Annotated[int, typer.Option(min=1, max=1024)] = 1,
+    face_model: Annotated[
+        Path | None, typer.Option(help="YuNet ONNX file, for a better face search.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Example: edgeav transcribe clip.mp4 --bundle runs/int8/bundles/onnxruntime-int8
+
+    Recognize the speech in clips: from the file to the text, with sound, with pictures, or with both.
+    """
+    console.check_files([*files, *([face_model] if face_model else [])])
+    from edgeav.transcribe import newest_bundle, transcribe_files
+
+    folder = bundle or newest_bundle(RUNS)
+    rows = transcribe_files(files, folder, threads, face_model, TerminalProgress())
+    console.print_json(rows) if as_json else show.transcripts(rows)
+    if any("error" in row for row in rows):
+        raise typer.Exit(console.EXIT_USER_ERROR)
+
+
+@app.command(short_help="Measure a bundle on a device.")
+def profile(
+    bundle: Bundle,
+    device: DeviceName = "this-machine",
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the profile to this JSON file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Example: edgeav profile runs/int8/bundles/onnxruntime-int8 --device this-machine --set threads=2
+
+    Measure load, first inference, latency, real-time factor and memory. --set changes the device's settings.
+    """
+    chosen = Device.load(device, overrides or [])
+    if out:
+        console.check_writable(out.parent, "--out")
+    from edgeav.profiling import profile
+
+    with TerminalProgress().busy(f"profiling {bundle} on {chosen.name}"):
+        result = profile(bundle, chosen)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    data = result.model_dump(mode="json")
+    console.print_json(data) if as_json else show.facts(data)
+
+
+@app.command(short_help="Make one bundle of a model, without a recipe.")
+def export(
+    model: Annotated[str, typer.Argument(help="A name from `edgeav models`, or a model folder.")],
+    target: Annotated[str, typer.Option(help="A shipped target's name, or a YAML file.")] = "onnxruntime",
+    precision: Annotated[Literal["fp32", "int8"], typer.Option()] = "fp32",
+    corpus: Annotated[str, typer.Option(help="Where calibration and golden clips come from.")] = "demo",
+    out: Annotated[Path | None, typer.Option(help="Default: bundles/MODEL-TARGET-PRECISION.")] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Example: edgeav export av-fast-conformer-demo --target openvino --precision int8
+
+    Export a model to one runtime, reload the artifact and compare it with the original.
+    --set changes the target's settings.
+    """
+    chosen = Target.load(target, overrides or [])
+    folder = out or Path("bundles") / f"{Path(model).name}-{chosen.name}-{precision}"
+    console.check_writable(folder, "--out")
+    doctor.require(["compress", chosen.engine])
+    from edgeav.compress import export_one
+
+    bundle = export_one(model, chosen, precision, corpus, folder)
+    console.print_json({"bundle": str(folder), "size_mb": bundle.size_bytes / 1e6}) if as_json else print(
+        folder
+    )
+
+
+@app.command(short_help="Show the report of a run again.")
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")] = RUNS / "int8", as_json: Json = False
+) -> None:
+    """Example: edgeav report runs/int8
+
+    Show the table of a finished run and write its report.html and report.md anew.
+    """
+    from edgeav.report import load, write
+
+    found = load(run)
+    write(found, run)
+    show.report(found, run, as_json)
+
+
+@app.command(short_help="The models that a recipe can name.")
+def models(as_json: Json = False) -> None:
+    """Example: edgeav models
+
+    List the models that come with edgeav.
+    """
+    from edgeav.models.names import list_models  # not edgeav.models, which loads torch
+
+    rows = list_models()
+    console.print_json(rows) if as_json else console.print_table(rows, list(rows[0]) if rows else ["name"])
+
+
+@app.command(short_help="The recipes, targets and devices that come with edgeav.")
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe's YAML.")] = None,
+    overrides: Overrides = None,
+    schema: Annotated[bool, typer.Option(help="Print the JSON schema of a recipe, for editors.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Example: edgeav recipes int8 > my-recipe.yaml
+
+    List the shipped recipes, or print one to start from. With --set or --json it is checked and resolved.
+    """
+    if schema:
+        console.print_json(spec.json_schema(Recipe))
+    elif name is None:
+        rows = [{"recipe": key, "for": show.purpose(path)} for key, path in spec.shipped("recipes").items()]
+        console.print_json(rows) if as_json else console.print_table(rows, ["recipe", "for"])
+    elif as_json:
+        console.print_json(Recipe.load(name, overrides or []).model_dump(mode="json", exclude_none=True))
+    elif overrides:
+        print(spec.dump(Recipe.load(name, overrides)), end="")
+    else:
+        print(spec.read_text(spec.find("recipes", name)), end="")
+
+
+@app.command("doctor", short_help="What works on this machine, and what to type for the rest.")
+def check(as_json: Json = False) -> None:
+    """Example: edgeav doctor
+
+    Versions, the CPU's instruction sets, and which engines and extras work here.
+    """
+    with TerminalProgress().busy("importing every extra"):
+        found = doctor.examine()
+    console.print_json(found) if as_json else show.health(found)
+
+
+@app.command(short_help="The version of edgeav.")
+def version(as_json: Json = False) -> None:
+    """Example: edgeav version"""
+    console.print_json({"edgeav": __version__}) if as_json else print(__version__)
+
+
+def _ready_run(recipe: Recipe, run_dir: Path | None) -> Path:
+    """The run's folder, after a look at what would stop the run later: extras, engines, the disk."""
+    doctor.require(["compress", *(target.engine for target in recipe.targets)])
+    folder = run_dir or RUNS / recipe.name
+    console.check_writable(folder, "--run-dir")
+    return folder
