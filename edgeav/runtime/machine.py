@@ -1,0 +1,57 @@
+"""What a measurement ran on, from Linux's /proc and /sys: a number without its machine is not a result."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+from edgeav.errors import EdgeavError
+
+# What decides which kernels an engine picks; the rest of /proc/cpuinfo's flags is noise in a report.
+ISA = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
+    *("avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16"),
+    *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+)
+
+
+def machine() -> dict[str, Any]:
+    """arch, cpu, isa (the instruction sets that matter to engines), governor (None: not readable)."""
+    facts = _cpuinfo()
+    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    return {
+        "arch": platform.machine(),
+        "cpu": facts.get("model name")
+        or facts.get("Model")
+        or facts.get("Hardware")
+        or platform.processor()
+        or "unknown",
+        "isa": [flag for flag in ISA if flag in flags],
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+    }
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, 10^6 bytes.
+
+    Not getrusage's ru_maxrss: on Linux that survives exec, so a child would report the memory of its parent.
+    """
+    status = _read("/proc/self/status") or ""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise EdgeavError("/proc/self/status has no VmHWM: peak memory can only be measured on Linux")
+
+
+def _cpuinfo() -> dict[str, str]:
+    """/proc/cpuinfo as one dictionary; of several processors the last one's values."""
+    pairs = (line.split(":", 1) for line in (_read("/proc/cpuinfo") or "").splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
