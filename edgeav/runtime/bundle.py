@@ -117,8 +117,7 @@ def read_bundle(folder: str | Path) -> Bundle:
 
 
 def write_bundle(folder: str | Path, *, spec: dict[str, Any]) -> Bundle:
-    """Make a bundle of a folder that already holds the files: hash them all, write bundle.json last, read
-    it back.
+    """Make a bundle of a folder that already holds the files: hash them, write bundle.json last, read it.
 
     `spec` holds every key of bundle.json but "schema" and "files". A killed export leaves no bundle.json,
     so it can never be taken for a bundle.
@@ -200,27 +199,18 @@ def _key_problems(spec: dict[str, Any]) -> list[str]:
 
 def _value_problems(spec: dict[str, Any]) -> list[str]:
     """What is wrong inside the right keys, so that no later line has to ask."""
-    outputs = len(spec["tokens"])
+    steps, outputs = spec["steps"], len(spec["tokens"])
+    numbers = all(isinstance(value, int | float) for value in steps.values())
+    inputs_found, outputs_found = _names(spec["inputs"]), _names(spec["outputs"])
     wanted = [
         ("engine", spec["engine"], f"one of {', '.join(ENGINES)}", spec["engine"] in ENGINES),
         ("precision", spec["precision"], " or ".join(PRECISIONS), spec["precision"] in PRECISIONS),
         ("model", spec["model"], "listed in files", spec["model"] in spec["files"]),
-        ("steps", sorted(spec["steps"]), sorted(_STEPS), sorted(spec["steps"]) == sorted(_STEPS)),
-        ("inputs", _names(spec["inputs"]), list(INPUTS), _names(spec["inputs"]) == list(INPUTS)),
-        ("outputs", _names(spec["outputs"]), list(OUTPUTS), _names(spec["outputs"]) == list(OUTPUTS)),
-        (
-            "steps",
-            spec["steps"],
-            "numbers",
-            all(isinstance(value, int | float) for value in spec["steps"].values()),
-        ),
+        ("inputs", inputs_found, list(INPUTS), inputs_found == list(INPUTS)),
+        ("outputs", outputs_found, list(OUTPUTS), outputs_found == list(OUTPUTS)),
+        ("steps", steps, f"numbers named {_STEPS}", sorted(steps) == sorted(_STEPS) and numbers),
         ("tokens", "…", "strings", all(isinstance(token, str) for token in spec["tokens"])),
-        (
-            "blank",
-            spec["blank"],
-            f"{outputs}, the output after the {outputs} tokens",
-            spec["blank"] == outputs,
-        ),
+        ("blank", spec["blank"], f"{outputs}: it comes after the {outputs} tokens", spec["blank"] == outputs),
     ]
     problems = [f"{key}: {value!r}; must be {must}" for key, value, must, right in wanted if not right]
     return problems + [text for case in spec["golden"] for text in _golden_problems(case, spec["files"])]

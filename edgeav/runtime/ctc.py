@@ -1,5 +1,4 @@
-"""Greedy CTC decoding: the best output of every step, repeats merged, blanks dropped, with word times and
-confidence.
+"""Greedy CTC decoding: the best output of every step, repeats merged, blanks dropped.
 
 Connectionist Temporal Classification: Graves et al. 2006, https://dl.acm.org/doi/10.1145/1143844.1143891.
 """

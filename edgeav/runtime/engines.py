@@ -46,7 +46,9 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
                 return ExecuTorch(bundle, threads)
             case other:
                 raise EdgeavError(f"{bundle.folder}: unknown engine {other!r}")
-    except (RuntimeError, OSError, ImportError, ValueError) as error:
+    except EdgeavError:
+        raise
+    except Exception as error:  # the three runtimes' exceptions share no other base
         raise _refused(bundle, error) from error
 
 
@@ -94,7 +96,7 @@ class OpenVino:
 
 
 class ExecuTorch:
-    """XNNPACK through ExecuTorch's Python runtime, which takes torch tensors; the C++ runner needs no torch."""
+    """XNNPACK through ExecuTorch's Python runtime, which takes torch tensors; the C++ runner does not."""
 
     name = "executorch"
 
