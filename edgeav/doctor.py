@@ -124,7 +124,8 @@ def _problems(modules: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """(module, why) for each that cannot be imported. Those after a crash are tried in the next process."""
     while modules:
         code, output = _import_all(modules)
-        answers = dict(line.split("\t", 1) for line in output.splitlines() if "\t" in line)
+        lines = (line.split("\t", 1) for line in output.splitlines() if "\t" in line)
+        answers = {module: why for module, why in lines if module in modules}  # imports may print, too
         yield from ((module, why) for module, why in answers.items() if why != "ok")
         modules = tuple(module for module in modules if module not in answers)
         if modules:

@@ -43,9 +43,7 @@ def explain(cls: type[BaseModel], data: Any, error: ValidationError, sources: So
         shown[path] = _shown(detail, path)
         says.setdefault(path, []).append(_say(detail, schema, path))
     ordered = sorted(says, key=lambda path: sources.lines.get(path, 1 << 30))
-    return "\n".join(
-        f"{sources.where(p)}: {shown[p]}: {' or '.join(dict.fromkeys(says[p]))}" for p in ordered
-    )
+    return "\n".join(f"{sources.where(p)}: {shown[p]}: {_either(says[p])}" for p in ordered)
 
 
 def guess(word: str, known: Iterable[str]) -> str:
@@ -61,6 +59,12 @@ def _shown(detail: ErrorDetails, path: tuple[str, ...]) -> str:
         return name
     text = repr(detail["input"])
     return f"{name} = {text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + '…'}"
+
+
+def _either(says: list[str]) -> str:
+    """What each branch of a union says, as one sentence."""
+    first, *others = dict.fromkeys(says)
+    return " or ".join([first, *(say.removeprefix("must be ") for say in others)])
 
 
 def _say(detail: ErrorDetails, schema: dict[str, Any], path: tuple[str, ...]) -> str:
@@ -85,14 +89,12 @@ def _plain(message: str) -> str:
         ("Input should be", "must be"),
         ("String should", "must"),
         ("List should", "must"),
-        ("a valid tuple", "a list, like [a, b]"),
-        ("a valid dictionary or instance of", "a mapping, the settings of"),
-        ("a valid dictionary", "a mapping of settings"),
-        ("a valid list", "a list, like [a, b]"),
+        ("an object", "a mapping of settings"),
+        ("a valid array", "a list, like [a, b]"),
         ("a valid string", "a text"),
+        ("a valid boolean", "true or false"),
+        ("a valid integer", "an integer"),
         ("a valid ", "a "),
-        ("a integer", "an integer"),
-        ("a boolean", "true or false"),
     ):
         message = message.replace(theirs, ours)
     return message

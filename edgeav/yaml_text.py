@@ -11,28 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from edgeav.errors import EdgeavError
 
 Lines = dict[tuple[str, ...], int]  # ("budget", "wer", "ci") -> line, counted from 1
-MAX_DEPTH = 50  # a declaration has five levels; far deeper ones only serve to exhaust the stack
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that rejects duplicate keys and knows `1e-3`."""
+    """SafeLoader that rejects duplicate keys and knows `1e-3`.
+
+    It has no aliases (`*name`): ten lines of them expand to more data than memory holds.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise ComposerError(None, None, "aliases are not supported: write the value out", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None:
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a word", key_node.start_mark
-                )
+                raise ConstructorError(None, None, "a key must be a word", key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"duplicate key {key!r}", key_node.start_mark
-                )
+                raise ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -55,6 +61,8 @@ def parse(text: str, path: Path) -> tuple[Any, Lines]:
         return loader.construct_document(node), lines
     except yaml.YAMLError as error:
         raise EdgeavError(f"{path}{_where(error)}") from None
+    except RecursionError:
+        raise EdgeavError(f"{path}: not valid YAML: nested too deeply") from None
     finally:
         loader.dispose()
 
@@ -65,8 +73,9 @@ def parse_value(text: str, source: str) -> Any:
         return ""
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise EdgeavError(f"{source}{_where(error)}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or "nested too deeply"
+        raise EdgeavError(f"{source}: not valid YAML: {problem}") from None
 
 
 def _where(error: yaml.YAMLError) -> str:
@@ -78,8 +87,6 @@ def _where(error: yaml.YAMLError) -> str:
 
 
 def _collect_lines(node: yaml.Node, path: tuple[str, ...], lines: Lines) -> None:
-    if len(path) > MAX_DEPTH:
-        raise yaml.constructor.ConstructorError(None, None, "nested too deeply", node.start_mark)
     lines[path] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:

@@ -1,0 +1,46 @@
+"""What all tests share: one thread per library, the command line as a process, the real data if any."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REPOSITORY = Path(__file__).parents[1]
+GRID = REPOSITORY.parent / "shared" / "data" / "grid"
+Result = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The top level of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def grid() -> Path:
+    """The folder of real talking-face clips; the test skips where it is absent."""
+    if not GRID.is_dir():
+        pytest.skip(f"needs the real clips in {GRID.relative_to(REPOSITORY.parent)}, which are not here")
+    return GRID
+
+
+@pytest.fixture
+def edgeav(tmp_path: Path) -> Callable[..., Result]:
+    """Run `edgeav ARGS` as a process in an empty folder, as a user does, without colours or a terminal."""
+
+    def run(*args: str | Path, env: dict[str, str] | None = None) -> Result:
+        paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": paths, "NO_COLOR": "1", "COLUMNS": "200", **(env or {})}
+        command = [sys.executable, "-m", "edgeav", *map(str, args)]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        )
+
+    return run
