@@ -22,6 +22,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from pydantic import Field, JsonValue, ValidationError
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edgeav.errors import EdgeavError
@@ -200,21 +201,20 @@ def print_table(report: Report, console: Console | None = None) -> None:
     console = console or Console()
     device = report.devices[0] if report.devices else None
     title = " · ".join(filter(None, [report.name, report.model.name, device]))
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, caption="WER in percent [95 % interval]")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     splits = list(report.corpus.splits)
     table.add_column("target", overflow="fold", min_width=11)
     table.add_column("", no_wrap=True)
-    words = [
-        f"WER {split.replace('_', ' ')}" for split in splits
-    ]  # spaces: a narrow terminal may break there
-    for heading in ("MB", *words, "p50 ms", "RTF", "× fp32"):
+    # Spaces, not underscores: a narrow terminal may break a heading there.
+    wers = [f"WER {split.replace('_', ' ')}" for split in splits]
+    for heading in ("MB", *wers, "p50 ms", "RTF", "× fp32"):
         table.add_column(heading, justify="right")
     for bundle in report.bundles:
         table.add_row(*_cells(report, bundle, splits, device), end_section=bundle.precision == "int8")
     console.print(table)
     for check in report.verdict.checks:
         console.print(
-            f"{'[green]kept[/]  ' if check.passed else '[red]broken[/]'} {check.say}", highlight=False
+            f"{'[green]kept[/]  ' if check.passed else '[red]broken[/]'} {escape(check.say)}", highlight=False
         )
     console.print(f"[bold]{verdict_text(report)}[/]", highlight=False)
 
@@ -233,7 +233,7 @@ def _cells(report: Report, bundle: BundleRow, splits: list[str], device: str | N
         bundle.target,
         bundle.precision,
         f"{bundle.size_mb:.1f}",
-        *(_wer(bundle.wer.get(split)).replace(" [", "\n[") for split in splits),
+        *(_wer(bundle.wer.get(split)).replace(" [", "\n").replace(", ", "–").rstrip("]") for split in splits),
         f"{profile.wall_ms.p50:.1f}" if profile else "–",
         f"{profile.rtf:.3f}" if profile else "–",
         f"{pair.cpu_ratio:.2f}" if pair else "–",

@@ -141,8 +141,8 @@ def check_golden(engine: Engine, bundle: Bundle) -> dict[str, Any]:
 def _wrong(engine: Engine, bundle: Bundle, case: Golden, found: Array, off: float) -> EdgeavError:
     here = decode(found[0], bundle.tokens, bundle.blank, case.arrays["presence"][0]).text
     return EdgeavError(
-        f"{bundle.folder}: golden vector {case.name!r} comes out wrong here ({engine.name} {engine.version}): "
-        f"log-probabilities differ by {off:.3g}, allowed {case.tolerance:g}; "
+        f"{bundle.folder}: golden vector {case.name!r} comes out wrong here, "
+        f"{engine.name} {engine.version}: log-probabilities differ by {off:.3g}, allowed {case.tolerance:g}; "
         f"transcript {here!r}, expected {case.transcript!r}. Nothing was timed.\n"
         "Install the versions that bundle.json names under `exported`, or export it again."
     )
