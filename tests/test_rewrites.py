@@ -1,0 +1,56 @@
+"""The rewrites before an export change the form of a model, never its outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from edgeav.exporters.rewrites import deployable, fold_batch_norms, stem_to_2d
+from edgeav.models import random_model
+from edgeav.models.config import VisualFrontend
+from edgeav.models.frontend import Stem3d
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "crop"), [((5, 7, 7), 4, 88), ((3, 5, 5), 2, 44), ((1, 3, 3), 1, 24), ((5, 7, 7), 2, 48)]
+)
+def test_the_2d_stem_equals_the_3d_stem(kernel: tuple[int, int, int], stride: int, crop: int) -> None:
+    torch.manual_seed(0)
+    stem = Stem3d(VisualFrontend(stem_kernel=kernel, stem_stride=stride, stem_channels=8, crop=crop)).eval()
+    nn.init.uniform_(stem.norm.weight, 0.5, 2)
+    nn.init.normal_(stem.norm.running_mean)
+    video = torch.randn(2, 6, crop, crop)
+    torch.testing.assert_close(stem_to_2d(stem)(video), stem(video), atol=1e-5, rtol=1e-5)
+
+
+def test_folding_batch_norms_changes_no_output() -> None:
+    model, folded = random_model(seed=1), random_model(seed=1)
+    fold_batch_norms(folded)
+    norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert not norms
+    _assert_same(model, folded)
+
+
+def test_a_deployable_copy_gives_the_same_answers_and_leaves_the_model_alone() -> None:
+    model = random_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _assert_same(model, deployable(model))
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_stem_that_strides_in_time_is_refused() -> None:
+    stem = Stem3d(VisualFrontend())
+    stem.conv.stride = (2, 4, 4)
+    with pytest.raises(ValueError, match="stride 1 in time"):
+        stem_to_2d(stem)
+
+
+def _assert_same(model: nn.Module, other: nn.Module) -> None:
+    torch.manual_seed(2)
+    presence = torch.ones(2, 7, 2)
+    presence[0, 5:], presence[1, 3:, 0] = 0, 0
+    inputs = torch.randn(2, 56, 80), torch.randn(2, 14, 88, 88), presence
+    with torch.no_grad():
+        torch.testing.assert_close(other(*inputs), model(*inputs), atol=1e-5, rtol=1e-5)
