@@ -54,8 +54,8 @@ class HaarFaces:
     say = "OpenCV's Haar frontal face cascade"
 
     # In box widths; means over 11 GRID clips of YuNet's landmarks in this cascade's boxes (clips differ by
-    # 0.02 to each side, about 3 pixels of the 96; turned heads by twice that). haarcascade_frontalface_default
-    # took 1.7x the time and hit the odd collar; the eye cascades took longer still and found mouths no better.
+    # 0.02 to each side, about 3 pixels of the 96; turned heads more). haarcascade_frontalface_default
+    # took 1.7x the time and hit the odd collar; the eye cascades took longer still and were no better.
     MOUTH_X, MOUTH_Y, EYE_DISTANCE = 0.5, 0.76, 0.355
 
     def __init__(self) -> None:

@@ -1,0 +1,175 @@
+"""A file in, words out: media -> mouth -> features -> engine -> CTC, with the time of each part.
+
+What is not there (a track, a face, some seconds of a face) is told to the model as absent and to the user
+in `notes`; there is an answer from whatever is left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeav.errors import EdgeavError
+from edgeav.runtime import features
+from edgeav.runtime.bundle import AGAIN, Bundle, read_bundle
+from edgeav.runtime.clip import Clip
+from edgeav.runtime.ctc import Word, decode
+from edgeav.runtime.engines import open_engine
+from edgeav.runtime.windows import Window, loudness, plan_windows
+
+if TYPE_CHECKING:
+    from edgeav.runtime.face import FaceDetector
+
+PARTS = ("decode", "face", "features", "model", "ctc")
+IMPOSSIBLE = -1e4  # log-probability of every label but blank where there was nothing to hear or see
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """`timings_ms` has an entry for each of PARTS; `rtf` is their sum over the duration."""
+
+    text: str
+    words: list[Word]
+    notes: list[str]
+    duration_s: float
+    timings_ms: dict[str, float]
+    rtf: float
+
+
+@dataclass
+class Stopwatch:
+    """Milliseconds by part. A part measured inside another is not counted twice."""
+
+    ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        start, before = time.perf_counter(), sum(self.ms.values())
+        yield
+        inside = sum(self.ms.values()) - before
+        self.ms[part] += (time.perf_counter() - start) * 1000 - inside
+
+    def each(self, part: str, items: Iterable[Any]) -> Iterator[Any]:
+        """The items, with the time it takes to produce them measured as `part`."""
+        iterator, end = iter(items), object()
+        while True:
+            with self.measure(part):
+                item = next(iterator, end)
+            if item is end:
+                return
+            yield item
+
+
+class Transcriber:
+    """A bundle opened once, for any number of files.
+
+    `face_model`: a YuNet .onnx file; None searches faces with OpenCV's Haar cascade.
+    Raises EdgeavError for a bundle that is damaged, made for other features, or whose engine is missing.
+    """
+
+    def __init__(
+        self, bundle_folder: str | Path, threads: int = 1, face_model: str | Path | None = None
+    ) -> None:
+        self.bundle = read_bundle(bundle_folder)
+        _check_features(self.bundle)
+        self.engine = open_engine(self.bundle, threads)
+        self._threads, self._face_model = threads, face_model
+
+    def transcribe(self, path: str | Path) -> Transcript:
+        """Any sound or video file. Raises EdgeavError where there is nothing to hear nor to see in it."""
+        from edgeav.runtime.media import open_media  # PyAV: not needed for arrays
+
+        watch = Stopwatch()
+        with watch.measure("decode"):
+            media = open_media(path)
+        clip = Clip(media.waveform, None, np.zeros(0, bool), media.notes)
+        if media.has_video:
+            from edgeav.runtime.mouth import extract_mouth
+
+            with watch.measure("face"):
+                mouth = extract_mouth(lambda: watch.each("decode", media.pictures()), self._face_detector)
+            if mouth is not None:
+                clip.notes.extend(mouth.notes)
+                clip.mouth, clip.present = mouth.frames, mouth.present
+        return self._transcribe(clip, watch, str(path))
+
+    def transcribe_arrays(
+        self, waveform: NDArray[np.float32] | None, mouth: NDArray[np.uint8] | None
+    ) -> Transcript:
+        """(S,) samples in [-1, 1] at 16 kHz and (T, 96, 96) gray mouths at 25 fps; either may be None."""
+        if waveform is not None and (waveform.ndim != 1 or not np.isfinite(waveform).all()):
+            raise EdgeavError(f"waveform: needs (S,) finite samples, got shape {waveform.shape}")
+        if mouth is not None and mouth.shape[1:] != (features.MOUTH, features.MOUTH):
+            raise EdgeavError(f"mouth: needs (T, {features.MOUTH}, {features.MOUTH}), got {mouth.shape}")
+        present = np.ones(0 if mouth is None else len(mouth), bool)
+        return self._transcribe(Clip(waveform, mouth, present, []), Stopwatch(), "the arrays")
+
+    @cached_property
+    def _face_detector(self) -> FaceDetector:
+        from edgeav.runtime.face import open_face_detector
+
+        return open_face_detector(self._face_model, self._threads)
+
+    def _transcribe(self, clip: Clip, watch: Stopwatch, source: str) -> Transcript:
+        clip.drop_what_says_nothing(source)
+        windows = plan_windows(clip.steps, loudness(clip.waveform, clip.steps), self.bundle.steps.max)
+        if len(windows) > 1:
+            longest_s = self.bundle.steps.max / self.bundle.steps.per_second
+            clip.notes.append(f"longer than {longest_s:g} s: read in {len(windows)} overlapping windows")
+        parts = [self._run(window, clip, watch) for window in windows]
+        with watch.measure("ctc"):
+            log_probs, presence = (np.concatenate(part) for part in zip(*parts, strict=True))
+            text = decode(
+                log_probs, self.bundle.tokens, self.bundle.blank, presence, self.bundle.steps.per_second
+            )
+        timings = {part: round(ms, 3) for part, ms in watch.ms.items()}
+        rtf = sum(watch.ms.values()) / 1000 / clip.duration_s
+        return Transcript(
+            text.text, text.words, clip.notes, round(clip.duration_s, 3), timings, round(rtf, 4)
+        )
+
+    def _run(self, window: Window, clip: Clip, watch: Stopwatch) -> tuple[NDArray, NDArray]:
+        """One window -> log-probs (K, V) and presence (K, 2) of the steps to keep."""
+        with watch.measure("features"):
+            inputs = clip.inputs(window.start, window.stop)
+        kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
+        presence = inputs.presence[0, kept]
+        if not inputs.presence.any():
+            return _blanks(presence.shape[0], self.bundle.blank), presence
+        with watch.measure("model"):
+            log_probs = self.engine.run(*inputs)[0]
+        if np.isnan(log_probs).any():
+            raise EdgeavError(
+                f"{self.engine.name} {self.engine.version} computed NaN in {self.bundle.folder}"
+            )
+        return log_probs[kept], presence
+
+
+def _check_features(bundle: Bundle) -> None:
+    """A bundle trained on other features would give nonsense without an error."""
+    wrong = [
+        f"{section}.{key}: {getattr(bundle, section).get(key)!r}, must be {value!r}"
+        for section, values in features.settings().items()
+        for key, value in values.items()
+        if getattr(bundle, section).get(key) != value
+    ]
+    if wrong:
+        listed = "\n  ".join(wrong)
+        raise EdgeavError(
+            f"{bundle.folder} was made for other features than this edgeav computes:\n  {listed}\n{AGAIN}"
+        )
+
+
+def _blanks(steps: int, blank: int) -> NDArray[np.float32]:
+    """(steps, V) log-probabilities that say nothing."""
+    log_probs = np.full((steps, blank + 1), IMPOSSIBLE, np.float32)
+    log_probs[:, blank] = 0
+    return log_probs
