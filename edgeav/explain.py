@@ -48,7 +48,10 @@ def explain(cls: type[BaseModel], data: Any, error: ValidationError, sources: So
 
 def guess(word: str, known: Iterable[str]) -> str:
     """'; did you mean …?' for a mistyped word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if not close and len(word) > 2:  # "onnx" is too far from "onnxruntime" for difflib
+        close = [name for name in names if name.startswith(word)]
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -47,7 +47,7 @@ class Target(spec.Strict):
     """One line for lists and the report."""
     engine: EngineName
     """The runtime that opens the artifact."""
-    options: Options
+    options: Options = Field(default_factory=OnnxRuntimeOptions)  # never used: see the validator below
     """Settings that only this engine has."""
 
     @model_validator(mode="before")
