@@ -73,7 +73,7 @@ class Golden(Strict):
 class Profile(Strict):
     """One bundle on one device. Times are of a whole utterance of `seconds`, batch 1."""
 
-    schema_: Literal["edgeav-profile/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgeav-profile/1"] = Field(default=SCHEMA, alias="schema")
     bundle: str
     engine: str
     precision: str

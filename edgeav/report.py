@@ -1,8 +1,5 @@
 """What a run found out: rows -> report.json, report.md (tables) and report.html (one page, works offline).
 
-The page is plain HTML, CSS and inline SVG, no script and no request: plotly's bundle alone would be 4.5 MB,
-does not print and is hard to read on a phone. The charts are drawn by templates/charts.html.j2.
-
 WER and its differences are in points (12.3 = 12.3 %). Ratios of time are fp32 / int8 (above 1: int8 is
 faster), ratios of size are int8 / fp32 (below 1: int8 is smaller).
 """
@@ -10,23 +7,16 @@ faster), ratios of size are int8 / fp32 (below 1: int8 is smaller).
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from jinja2 import Environment as Jinja
-from jinja2 import PackageLoader, StrictUndefined
 from pydantic import Field, JsonValue, ValidationError
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from edgeav.errors import EdgeavError
 from edgeav.profiling import Profile
+from edgeav.render import print_table as print_table
+from edgeav.render import render
 from edgeav.spec import Strict
 
 SCHEMA = "edgeav-report/1"
@@ -70,17 +60,16 @@ class ParityRow(Strict):
 
 
 class WerRow(Strict):
-    """Word error rate in points with its 95 % interval, and the counts behind it."""
+    """Word error rate in points with its 95 % interval, and the counts behind it: edgeav.measure.Wer."""
 
     wer: float
     low: float
     high: float
-    n: int
-    """Utterances."""
+    utterances: int
     words: int
-    sub: int
-    del_: int = Field(alias="del")
-    ins: int
+    substitutions: int
+    deletions: int
+    insertions: int
 
 
 class BundleRow(Strict):
@@ -98,7 +87,7 @@ class BundleRow(Strict):
 
 
 class Increase(Strict):
-    """int8's WER minus fp32's on the same utterances, in points, with its 95 % interval."""
+    """int8's WER minus fp32's on the same utterances, in points, with its interval (the recipe's ci)."""
 
     abs: float
     low: float
@@ -144,7 +133,7 @@ class Environment(Strict):
 
 
 class Report(Strict):
-    schema_: Literal["edgeav-report/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgeav-report/1"] = Field(default=SCHEMA, alias="schema")
     recipe: dict[str, JsonValue]
     """As resolved; has at least `name`."""
     model: ModelRow
@@ -190,87 +179,6 @@ def load(folder: Path) -> Report:
             f"{path} is not a readable report ({error.error_count()} problems; {field}: {first['msg']}). "
             "Run `edgeav compress <recipe>` again: what is finished is not redone."
         ) from error
-
-
-def render(template: str, report: Report) -> str:
-    return _jinja().get_template(template).render(report=report)
-
-
-def print_table(report: Report, console: Console | None = None) -> None:
-    """The end of `edgeav compress`, to stdout: one row per bundle, then the verdict."""
-    console = console or Console()
-    device = report.devices[0] if report.devices else None
-    title = " · ".join(filter(None, [report.name, report.model.name, device]))
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    splits = list(report.corpus.splits)
-    table.add_column("target", overflow="fold", min_width=11)
-    table.add_column("", no_wrap=True)
-    # Spaces, not underscores: a narrow terminal may break a heading there.
-    wers = [f"WER {split.replace('_', ' ')}" for split in splits]
-    for heading in ("MB", *wers, "p50 ms", "RTF", "× fp32"):
-        table.add_column(heading, justify="right")
-    for bundle in report.bundles:
-        table.add_row(*_cells(report, bundle, splits, device), end_section=bundle.precision == "int8")
-    console.print(table)
-    for check in report.verdict.checks:
-        console.print(
-            f"{'[green]kept[/]  ' if check.passed else '[red]broken[/]'} {escape(check.say)}", highlight=False
-        )
-    console.print(f"[bold]{verdict_text(report)}[/]", highlight=False)
-
-
-def verdict_text(report: Report) -> str:
-    broken = sum(not check.passed for check in report.verdict.checks)
-    if broken or not report.verdict.passed:
-        return f"budget broken: {broken} of {len(report.verdict.checks)} checks"
-    return f"budget kept: {len(report.verdict.checks)} checks" if report.verdict.checks else "no budget set"
-
-
-def _cells(report: Report, bundle: BundleRow, splits: list[str], device: str | None) -> list[str]:
-    profile = bundle.profile.get(device) if device else None
-    pair = report.pair(bundle.target, device) if device and bundle.precision == "int8" else None
-    return [
-        bundle.target,
-        bundle.precision,
-        f"{bundle.size_mb:.1f}",
-        *(_wer(bundle.wer.get(split)).replace(" [", "\n").replace(", ", "–").rstrip("]") for split in splits),
-        f"{profile.wall_ms.p50:.1f}" if profile else "–",
-        f"{profile.rtf:.3f}" if profile else "–",
-        f"{pair.cpu_ratio:.2f}" if pair else "–",
-    ]
-
-
-def _wer(row: WerRow | None) -> str:
-    return "–" if row is None else f"{row.wer:.1f} [{row.low:.1f}, {row.high:.1f}]"
-
-
-def _cell(text: object) -> str:
-    """Text that may stand between two bars of a Markdown table."""
-    return str(text).replace("|", "\\|").replace("\n", " ")
-
-
-def _ceiling(value: float) -> float:
-    """Where an axis ends: the first round number not below `value` whose quarters are round too."""
-    if value <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(
-        step * power for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if step * power >= value * (1 - 1e-9)
-    )
-
-
-@lru_cache
-def _jinja() -> Jinja:
-    jinja = Jinja(
-        loader=PackageLoader("edgeav"),
-        autoescape=lambda name: bool(name) and ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    jinja.filters |= {"cell": _cell, "wer": _wer, "ceiling": _ceiling, "verdict": verdict_text}
-    jinja.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
-    return jinja
 
 
 def _replace(path: Path, text: str) -> None:

@@ -21,14 +21,9 @@ pytest.importorskip("onnx", reason="the tiny model is built with onnx: pip insta
 
 
 def a_device(threads: int = 1, emulated: bool = False) -> Device:
-    return Device(
-        name="a-desk",
-        description="for tests",
-        connect="local",
-        arch="native",
-        threads=threads,
-        engines=["onnxruntime"],
-        emulated=emulated,
+    facts = {"name": "a-desk", "description": "for tests", "connect": "local", "arch": "native"}
+    return Device.model_validate(
+        {**facts, "threads": threads, "engines": ["onnxruntime"], "emulated": emulated}
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from edgeav import render
 from edgeav import report as reports
 from edgeav.errors import EdgeavError
 from edgeav.profiling import Golden, IntegerShare, Milliseconds, Operator, Profile
@@ -94,16 +95,18 @@ def some_operators(integer: bool, p50: float) -> list[Operator]:
 
 
 def a_wer(split: str, precision: str) -> WerRow:
-    wer = {"test_synthetic": 11.4, "test_seen": 6.8, "test_unseen": 38.2}[split] + 0.3 * (precision == "int8")
+    points = {"test_synthetic": 11.4, "test_seen": 6.8, "test_unseen": 38.2}[split] + 0.3 * (
+        precision == "int8"
+    )
     return WerRow(
-        wer=wer,
-        low=0.86 * wer,
-        high=1.15 * wer,
-        n=SPLITS[split].utterances,
+        wer=points,
+        low=0.86 * points,
+        high=1.15 * points,
+        utterances=SPLITS[split].utterances,
         words=1260,
-        sub=70,
-        del_=11,
-        ins=4,
+        substitutions=70,
+        deletions=11,
+        insertions=4,
     )
 
 
@@ -219,7 +222,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_nests_and_asks_the_network_for_nothing(report: Report) -> None:
-    text = reports.render("report.html.j2", report)
+    text = render.render("report.html.j2", report)
     page = Page()
     page.feed(text)
     assert page.requests == []
@@ -229,7 +232,7 @@ def test_the_page_nests_and_asks_the_network_for_nothing(report: Report) -> None
 
 
 def test_the_page_shows_every_number_of_every_bundle(report: Report) -> None:
-    text = reports.render("report.html.j2", report)
+    text = render.render("report.html.j2", report)
     for bundle in report.bundles:
         assert f"{bundle.size_mb:.1f}" in text
         assert f"{bundle.profile['this-machine'].wall_ms.p50:.1f}" in text
@@ -237,13 +240,13 @@ def test_the_page_shows_every_number_of_every_bundle(report: Report) -> None:
 
 
 def test_names_and_notes_cannot_inject_markup(report: Report) -> None:
-    text = reports.render("report.html.j2", report)
+    text = render.render("report.html.j2", report)
     assert "<b>markup</b>" not in text
     assert "&lt;b&gt;markup" in text
 
 
 def test_the_page_says_which_numbers_are_real_and_which_are_generated(report: Report) -> None:
-    text = re.sub(r"<[^>]*>", "", reports.render("report.html.j2", report))
+    text = re.sub(r"<[^>]*>", "", render.render("report.html.j2", report))
     assert "Real recordings of people: test_seen, test_unseen." in text
     assert "Generated speech and rendered mouths: test_synthetic." in text
 
@@ -251,14 +254,14 @@ def test_the_page_says_which_numbers_are_real_and_which_are_generated(report: Re
 def test_without_real_recordings_the_page_says_so(report: Report) -> None:
     splits = {"test_synthetic": SPLITS["test_synthetic"]}
     synthetic = report.model_copy(update={"corpus": CorpusRow(name="demo", splits=splits)})
-    assert "No recording of a person was used" in reports.render("report.html.j2", synthetic)
+    assert "No recording of a person was used" in render.render("report.html.j2", synthetic)
 
 
 def test_an_emulated_device_is_marked_wherever_its_times_stand(report: Report) -> None:
     bundle = report.bundles[0]
     profile = bundle.profile["this-machine"].model_copy(update={"device": "pi", "emulated": True})
     emulated = report.model_copy(update={"bundles": [bundle.model_copy(update={"profile": {"pi": profile}})]})
-    page = reports.render("report.html.j2", emulated)
+    page = render.render("report.html.j2", emulated)
     assert "emulated: not the hardware's time" in page
     assert "Emulated devices:" in page
 
@@ -266,7 +269,7 @@ def test_an_emulated_device_is_marked_wherever_its_times_stand(report: Report) -
 @pytest.mark.parametrize("template", ["report.html.j2", "report.md.j2"])
 def test_a_report_of_nothing_but_a_model_still_renders(report: Report, template: str) -> None:
     update = {"bundles": [], "pairs": [], "stages": [], "notes": [], "verdict": Verdict(passed=True)}
-    assert "no budget set" in reports.render(template, report.model_copy(update=update)).lower()
+    assert "no budget set" in render.render(template, report.model_copy(update=update)).lower()
 
 
 def test_a_bundle_measured_on_one_split_only_renders(report: Report) -> None:
@@ -274,13 +277,13 @@ def test_a_bundle_measured_on_one_split_only_renders(report: Report) -> None:
         update={"wer": {"test_seen": a_wer("test_seen", "fp32")}, "parity": None}
     )
     for template in ("report.html.j2", "report.md.j2"):
-        assert "test_seen" in reports.render(
+        assert "test_seen" in render.render(
             template, report.model_copy(update={"bundles": [bundle], "pairs": []})
         )
 
 
 def test_every_markdown_table_has_equally_many_cells_in_every_row(report: Report) -> None:
-    text = reports.render("report.md.j2", report)
+    text = render.render("report.md.j2", report)
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.M)
     assert len(tables) == len(re.findall(r"^## ", text, flags=re.M)) - 1  # the notes are a list
     for table in tables:
@@ -323,6 +326,6 @@ def test_a_folder_that_cannot_be_written_is_a_users_error(report: Report, tmp_pa
 
 @pytest.mark.parametrize("value", [0.0, 0.7, 1.0, 3.2, 61.4, 99.0, 101.0, 4999.0])
 def test_an_axis_ends_at_or_above_its_largest_value_and_not_far_above(value: float) -> None:
-    end = reports._ceiling(value)
+    end = render._ceiling(value)
     assert end >= value
     assert value == 0 or end <= 1.6 * value
