@@ -107,6 +107,9 @@ class Profile(Strict):
     rtf: float
     """Real-time factor: median wall time / length of the sound."""
     peak_rss_mb: float
+    """Of the whole process, Python and the engine's library included."""
+    runtime_rss_mb: float
+    """Of the same process before it opened the model: what any model costs on this engine."""
     golden: Golden
     operators: list[Operator] | None = None
     integer_share: IntegerShare | None = None

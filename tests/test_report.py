@@ -72,6 +72,7 @@ def a_profile(target: str, precision: str) -> Profile:
         cpu_ms=times,
         rtf=p50 / 4000,
         peak_rss_mb=180.0,
+        runtime_rss_mb=70.0,
         golden=Golden(cases=3, max_abs=2e-5),
         operators=some_operators(precision == "int8", p50) if measurable else None,
         integer_share=IntegerShare(time=0.63, nodes=0.9) if measurable and precision == "int8" else None,

@@ -28,7 +28,7 @@ from edgeav.runtime.bundle import Bundle, Golden, read_bundle
 from edgeav.runtime.ctc import decode
 from edgeav.runtime.engines import Engine, open_engine
 from edgeav.runtime.features import Array, Inputs, empty_inputs
-from edgeav.runtime.machine import machine, peak_rss_mb
+from edgeav.runtime.machine import machine, peak_rss_mb, rss_mb
 from edgeav.runtime.operators import operator_table
 
 
@@ -47,11 +47,12 @@ def measure(folder: Path, workload: Workload, threads: int = 1, operators: bool 
     bundle = read_bundle(folder)
     inputs = random_inputs(bundle, workload)
     import_ms, _ = _timed(lambda: _import_engine(bundle))
+    runtime_mb = rss_mb()
     load_ms, engine = _timed(lambda: open_engine(bundle, threads))
     first_ms, _ = _timed(lambda: engine.run(*inputs))
     golden = check_golden(engine, bundle)
     wall_ms, cpu_ms = time_runs(engine, inputs, workload)
-    memory = peak_rss_mb()  # before the operator profile, which loads the model once more
+    peak_mb = peak_rss_mb()  # before the operator profile, which loads the model once more
     return {
         **identity(bundle),
         **machine(),
@@ -67,7 +68,8 @@ def measure(folder: Path, workload: Workload, threads: int = 1, operators: bool 
         "wall_ms": summary(wall_ms),
         "cpu_ms": summary(cpu_ms),
         "rtf": float(np.median(wall_ms)) / (1000 * workload.seconds),
-        "peak_rss_mb": memory,
+        "peak_rss_mb": peak_mb,
+        "runtime_rss_mb": runtime_mb,
         "golden": golden,
         **(operator_table(bundle, inputs, threads) if operators else {}),
     }

@@ -32,16 +32,24 @@ def machine() -> dict[str, Any]:
     }
 
 
+def rss_mb() -> float:
+    """Resident memory of this process now, 10^6 bytes."""
+    return _memory_mb("VmRSS")
+
+
 def peak_rss_mb() -> float:
     """Largest resident memory of this process so far, 10^6 bytes.
 
     Not getrusage's ru_maxrss: on Linux that survives exec, so a child would report the memory of its parent.
     """
-    status = _read("/proc/self/status") or ""
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise EdgeavError("/proc/self/status has no VmHWM: peak memory can only be measured on Linux")
+    return _memory_mb("VmHWM")
+
+
+def _memory_mb(field: str) -> float:
+    for line in (_read("/proc/self/status") or "").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024 / 1e6  # the file says kB and means KiB
+    raise EdgeavError(f"/proc/self/status has no {field}: memory can only be measured on Linux")
 
 
 def _cpuinfo() -> dict[str, str]:
