@@ -1,0 +1,154 @@
+"""Training batches: which clips, in which modality, how disturbed, and the labels frame by frame.
+
+A batch is a function of (seed, step, rank) alone, so a resumed run sees exactly what an unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeav.data import augment
+from edgeav.data.cache import DecodedClips
+from edgeav.data.corpus import Media, Word
+from edgeav.data.text import Tokenizer
+from edgeav.runtime.features import (
+    STEPS_PER_SECOND,
+    Inputs,
+    empty_inputs,
+    log_mel,
+    normalize_mel,
+    pack,
+    standardize_video,
+)
+
+NO_LABEL = -1
+MODALITIES = {"both": 0.45, "sound": 0.20, "lips": 0.35}  # lips alone are hardest: they get the larger share
+
+
+@dataclass(frozen=True)
+class Source:
+    """One corpus of a mix: how many of its clips a batch holds. Longer clips than `longest_s` would only pad the others."""
+
+    clips: DecodedClips
+    per_batch: int
+    longest_s: float
+
+    @cached_property
+    def usable(self) -> list[int]:
+        return [i for i, row in enumerate(self.clips.rows) if row.duration_s <= self.longest_s]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """mel (B, 8N, 80), video (R, 2N, 88, 88) of the rows that have one, presence (B, N, 2), labels (B, N), -1 unknown."""
+
+    mel: Tensor
+    video: Tensor
+    video_rows: Tensor
+    presence: Tensor
+    labels: Tensor
+    steps: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+
+
+class Batches:
+    """`batch(step)` makes the batch of that step; `noise` is a long recording to draw disturbance from."""
+
+    def __init__(self, sources: Sequence[Source], tokenizer: Tokenizer, noise: NDArray[np.float32]) -> None:
+        self.sources, self.tokenizer, self.noise = sources, tokenizer, noise
+
+    def batch(self, seed: int, step: int, rank: int, noise_share: float) -> Batch:
+        """`noise_share`: the probability that a clip's sound is disturbed."""
+        r = np.random.default_rng([seed, step, rank])
+        items = []
+        for number, source in enumerate(self.sources):
+            for slot in range(source.per_batch):
+                index = _nth(source.usable, step * source.per_batch + slot, [seed, rank, number])
+                media = _choose_modality(source.clips.media(index), r)
+                items.append((*disturb(media, self.noise, noise_share, r), source.clips.rows[index].text))
+        return collate(
+            [(inputs, self.labels(words, inputs.steps), text) for inputs, words, text in items],
+            self.tokenizer,
+        )
+
+    def labels(self, words: Sequence[Word], steps: int) -> NDArray[np.int64]:
+        """(N,): the token spoken at the middle of each step, blank in silence, -1 where word times are not known."""
+        if not words:
+            return np.full(steps, NO_LABEL)
+        out = np.full(steps, len(self.tokenizer.tokens))
+        time = (np.arange(steps) + 0.5) / STEPS_PER_SECOND
+        for word, start, end in words:
+            ids = self.tokenizer.encode(word)
+            spoken = np.flatnonzero((time >= start) & (time < end))
+            out[spoken] = [
+                ids[min(len(ids) - 1, int((time[i] - start) / (end - start) * len(ids)))] for i in spoken
+            ]
+        return out
+
+
+def disturb(
+    media: Media, noise: NDArray[np.float32], noise_share: float, r: np.random.Generator
+) -> tuple[Inputs, Sequence[Word]]:
+    """One clip as training sees it, and its word times after the change of tempo."""
+    factor = float(r.uniform(0.85, 1.18)) if r.random() < 0.7 else 1.0
+    words = [(word, start / factor, end / factor) for word, start, end in media.words]
+    mel = video = None
+    if media.waveform is not None:
+        sound = augment.stretch(media.waveform, factor)
+        if r.random() < noise_share:
+            start = int(r.integers(len(noise) - len(sound)))
+            sound = augment.add_noise(
+                sound, noise[start : start + len(sound)], float(r.uniform(-5, 18)), words
+            )
+        mel = augment.mask_mel(normalize_mel(log_mel(sound)), r)
+    if media.mouth is not None:
+        frames = augment.stretch_frames(media.mouth, factor)
+        video = augment.roughen(standardize_video(augment.move_camera(frames, r)), r)
+    return pack(mel, video), words
+
+
+def collate(items: Sequence[tuple[Inputs, NDArray[np.int64], str]], tokenizer: Tokenizer) -> Batch:
+    """Pad to the longest."""
+    steps = max(inputs.steps for inputs, _, _ in items)
+    padded = empty_inputs(steps, len(items))
+    labels = np.full((len(items), steps), NO_LABEL)
+    for row, (inputs, label, _) in enumerate(items):
+        for whole, part in zip(padded, inputs, strict=True):
+            whole[row, : part.shape[1]] = part[0]
+        labels[row, : len(label)] = label
+    rows = np.flatnonzero(padded.presence[:, :, 1].any(axis=1))
+    if not len(rows):
+        rows = np.zeros(1, int)  # a black clip nobody looks at: every process must touch the same parameters
+    tokens = [tokenizer.encode(text) for _, _, text in items]
+    return Batch(
+        mel=torch.from_numpy(padded.mel),
+        video=torch.from_numpy(padded.video[rows]),
+        video_rows=torch.from_numpy(rows),
+        presence=torch.from_numpy(padded.presence),
+        labels=torch.from_numpy(labels),
+        steps=torch.tensor([inputs.steps for inputs, _, _ in items]),
+        targets=torch.tensor([t for ids in tokens for t in ids]),
+        target_lengths=torch.tensor([len(ids) for ids in tokens]),
+    )
+
+
+def _choose_modality(media: Media, r: np.random.Generator) -> Media:
+    if media.waveform is None or media.mouth is None:
+        return media
+    choice = r.choice(list(MODALITIES), p=list(MODALITIES.values()))
+    sound = None if choice == "lips" else media.waveform
+    return Media(sound, None if choice == "sound" else media.mouth, media.words)
+
+
+def _nth(clips: Sequence[int], position: int, seed: list[int]) -> int:
+    """The `position`-th clip of an endless stream that shuffles `clips` anew each time round."""
+    turn, place = divmod(position, len(clips))
+    return clips[int(np.random.default_rng([*seed, turn]).permutation(len(clips))[place])]

@@ -1,0 +1,116 @@
+"""Decoded utterances on disk, memory-mapped: training reads every clip dozens of times, decoding it once is enough."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from edgeav.data.corpus import Media, Utterance, Word
+from edgeav.progress import Progress
+from edgeav.runtime.features import MOUTH, SAMPLE_RATE_HZ, VIDEO_FPS
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where one utterance lies in the two arrays."""
+
+    text: str
+    speaker: str
+    samples: tuple[int, int]
+    frames: tuple[int, int]
+    words: tuple[Word, ...]
+
+    @property
+    def duration_s(self) -> float:
+        samples, frames = self.samples[1] - self.samples[0], self.frames[1] - self.frames[0]
+        return max(samples / SAMPLE_RATE_HZ, frames / VIDEO_FPS)
+
+
+class DecodedClips:
+    """Random access to the decoded clips of one corpus: sound as int16, lips as uint8."""
+
+    def __init__(self, folder: Path) -> None:
+        rows = json.loads((folder / "rows.json").read_text())
+        self.rows = [
+            Row(r["text"], r["speaker"], tuple(r["samples"]), tuple(r["frames"]), _words(r)) for r in rows
+        ]
+        self._sound = np.memmap(folder / "sound.i16", np.int16, "r")
+        self._lips = (
+            np.memmap(folder / "lips.u8", np.uint8, "r") if (folder / "lips.u8").stat().st_size else None
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def media(self, index: int) -> Media:
+        row = self.rows[index]
+        sound = (
+            self._sound[slice(*row.samples)].astype(np.float32) / 32768
+            if row.samples[0] < row.samples[1]
+            else None
+        )
+        area = MOUTH * MOUTH
+        lips = None
+        if self._lips is not None and row.frames[0] < row.frames[1]:
+            lips = np.asarray(self._lips[row.frames[0] * area : row.frames[1] * area]).reshape(
+                -1, MOUTH, MOUTH
+            )
+        return Media(sound, lips, row.words)
+
+
+def decode(
+    utterances: Sequence[Utterance], folder: Path, *, workers: int, progress: Progress, label: str
+) -> DecodedClips:
+    """Decode into `folder`, unless that was done; an interrupted decode is begun again."""
+    if not (folder / "rows.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _write(utterances, folder, workers, progress, label)
+    return DecodedClips(folder)
+
+
+def _write(
+    utterances: Sequence[Utterance], folder: Path, workers: int, progress: Progress, label: str
+) -> None:
+    rows, sample, frame = [], 0, 0
+    # spawn: a forked child would inherit the synthesizer's and OpenCV's threads half alive
+    with (
+        get_context("spawn").Pool(workers) as pool,
+        (folder / "sound.i16").open("wb") as sound,
+        (folder / "lips.u8").open("wb") as lips,
+    ):
+        decoded = pool.imap(_read, utterances, chunksize=16)
+        for utterance, media in zip(utterances, progress.track(decoded, label, len(utterances)), strict=True):
+            samples = 0 if media.waveform is None else len(media.waveform)
+            frames = 0 if media.mouth is None else len(media.mouth)
+            if media.waveform is not None:
+                sound.write((np.clip(media.waveform, -1, 1) * 32767).astype("<i2").tobytes())
+            if media.mouth is not None:
+                lips.write(media.mouth.tobytes())
+            rows.append(
+                {
+                    "text": utterance.text,
+                    "speaker": utterance.speaker,
+                    "samples": (sample, sample + samples),
+                    "frames": (frame, frame + frames),
+                    "words": media.words,
+                }
+            )
+            sample, frame = sample + samples, frame + frames
+    temporary = folder / "rows.json.part"
+    temporary.write_text(json.dumps(rows))
+    temporary.rename(folder / "rows.json")  # last: its presence says that the arrays are whole
+
+
+def _read(utterance: Utterance) -> Media:
+    return utterance.media()
+
+
+def _words(row: dict) -> tuple[Word, ...]:
+    return tuple((word, start, end) for word, start, end in row["words"])

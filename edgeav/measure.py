@@ -1,0 +1,106 @@
+"""How good a recognizer is: word error rate with a confidence interval, and how two recognizers differ on the same clips.
+
+The interval resamples whole utterances (bootstrap; Bisani & Ney 2004, "Bootstrap estimates for confidence intervals in
+ASR performance evaluation"): words of one sentence fail together. The difference of two systems is resampled in pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import jiwer
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeav.data.corpus import Utterance
+from edgeav.models import AVModel
+from edgeav.runtime.ctc import decode
+from edgeav.runtime.features import Inputs
+
+RESAMPLES = 2000
+Recognize = Callable[[Inputs], NDArray[np.float32]]  # Inputs -> (1, N, V) log-probabilities
+
+
+@dataclass(frozen=True)
+class Wer:
+    """Word error rate in percent with its 95 % interval."""
+
+    wer: float
+    low: float
+    high: float
+    utterances: int
+    words: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+def transcribe_all(recognize: Recognize, utterances: Iterable[Utterance], tokens: Sequence[str]) -> list[str]:
+    """Greedy transcripts, one utterance at a time as a device sees them."""
+    return [greedy_text(recognize(inputs), inputs, tokens) for inputs in (u.inputs() for u in utterances)]
+
+
+def greedy_text(log_probs: NDArray[np.float32], inputs: Inputs, tokens: Sequence[str]) -> str:
+    """(1, N, V) -> text, over the steps where something is present."""
+    return decode(log_probs[0], list(tokens), len(tokens), presence=inputs.presence[0]).text
+
+
+def eager(model: AVModel) -> Recognize:
+    """The PyTorch model itself as a recognizer."""
+
+    def recognize(inputs: Inputs) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return model(*(torch.from_numpy(array) for array in inputs)).numpy()
+
+    return recognize
+
+
+def word_error_rate(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -> Wer:
+    """WER in percent; EdgeavError-free for any text, but at least one reference word is needed."""
+    counts = [jiwer.process_words(r, h) for r, h in zip(references, hypotheses, strict=True)]
+    errors = np.array([c.substitutions + c.deletions + c.insertions for c in counts])
+    words = np.array([c.hits + c.substitutions + c.deletions for c in counts])
+    low, high = _interval(errors, words, seed)
+    return Wer(
+        wer=_percent(errors, words),
+        low=low,
+        high=high,
+        utterances=len(counts),
+        words=int(words.sum()),
+        substitutions=sum(c.substitutions for c in counts),
+        deletions=sum(c.deletions for c in counts),
+        insertions=sum(c.insertions for c in counts),
+    )
+
+
+def wer_increase(
+    references: Sequence[str], before: Sequence[str], after: Sequence[str], ci: float = 95, seed: int = 0
+) -> tuple[float, float, float]:
+    """WER(after) - WER(before) in points, and its paired bootstrap interval: (difference, low, high)."""
+    extra = np.array(
+        [_errors(r, a) - _errors(r, b) for r, a, b in zip(references, after, before, strict=True)]
+    )
+    words = np.array([len(r.split()) for r in references])
+    return (_percent(extra, words), *_interval(extra, words, seed, ci))
+
+
+def _errors(reference: str, hypothesis: str) -> int:
+    counts = jiwer.process_words(reference, hypothesis)
+    return counts.substitutions + counts.deletions + counts.insertions
+
+
+def _interval(errors: NDArray, words: NDArray, seed: int, ci: float = 95) -> tuple[float, float]:
+    r = np.random.default_rng(seed)
+    picks = r.integers(0, len(errors), (RESAMPLES, len(errors)))
+    rates = 100 * errors[picks].sum(axis=1) / words[picks].sum(axis=1)
+    low, high = np.percentile(rates, [(100 - ci) / 2, (100 + ci) / 2])
+    return round(float(low), 2), round(float(high), 2)
+
+
+def _percent(errors: NDArray, words: NDArray) -> float:
+    return round(float(100 * errors.sum() / words.sum()), 2)
