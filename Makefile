@@ -30,11 +30,12 @@ $(BIN)/python:
 	  { echo "edgeav needs Python 3.11 or newer; say which one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
+# About two minutes and 7 GB: PyPI's torch for Linux brings CUDA along; nothing here needs a GPU.
 # The stamps are newer than what they were made from; an interrupted install leaves no stamp and is done again.
 $(VENV)/.demo-ready: $(SETUP) | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[all]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all]'
 	touch $@
 
 $(VENV)/.test-ready: $(SETUP) | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $@ $(VENV)/.demo-ready
