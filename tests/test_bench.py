@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,6 +161,23 @@ def test_openvino_tells_its_operators_too(tmp_path: Path) -> None:
     assert sum(row["share"] for row in result["operators"]) == pytest.approx(1)
     assert result["integer_share"]["nodes"] == 0
     assert any("MatMul" in row["type"] or "FullyConnected" in row["type"] for row in result["operators"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel", "integer"),
+    [
+        ("Convolution", "brgconv_avx512_i8", True),
+        ("Convolution", "brgconv_avx512_f32", False),
+        ("Reorder", "jit_avx512_i8", False),
+    ],
+)
+def test_openvino_computes_in_integers_where_its_kernel_says_so(
+    kind: str, kernel: str, integer: bool
+) -> None:
+    info = SimpleNamespace(
+        node_name="a", node_type=kind, exec_type=kernel, real_time=timedelta(milliseconds=2)
+    )
+    assert operators._openvino_node(info) == ("a", kind, 2, integer)
 
 
 def test_executorch_says_why_its_operators_are_missing(fp32: Path) -> None:

@@ -30,6 +30,17 @@ ORT_INTEGER = {
     "MatMulIntegerToFloat",
     "DynamicQuantizeMatMul",
 }
+# OpenVINO names a precision for nodes that only move bytes too; moving is not arithmetic.
+OPENVINO_MOVES = {
+    "Reorder",
+    "Transpose",
+    "Reshape",
+    "Concatenation",
+    "Split",
+    "Pad",
+    "StridedSlice",
+    "Gather",
+}
 MULTIPLYING = ("Conv", "MatMul", "Gemm", "FullyConnected", "Attention")  # where a network's multiply-adds are
 
 EXECUTORCH = "ExecuTorch's Python runtime writes no ETDump; its C++ runtime does"
@@ -147,7 +158,6 @@ def _openvino_nodes(bundle: Bundle, inputs: Inputs, threads: int) -> list[Node]:
 
 def _openvino_node(info: Any) -> Node:
     """exec_type is like `brgconv_avx512_i8` or `jit_avx512_f32`: kernel, instruction set and precision."""
-    precision = info.exec_type.rsplit("_", 1)[-1].lower()
-    return Node(
-        info.node_name, info.node_type, info.real_time.total_seconds() * 1000, precision in ("i8", "u8")
-    )
+    eight_bit = info.exec_type.lower().endswith(("_i8", "_u8"))
+    ms = info.real_time.total_seconds() * 1000
+    return Node(info.node_name, info.node_type, ms, eight_bit and info.node_type not in OPENVINO_MOVES)
