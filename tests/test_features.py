@@ -63,7 +63,7 @@ def test_the_mel_filters_are_slaneys() -> None:
 def test_a_louder_recording_has_the_same_normalized_mel() -> None:
     noise = np.random.default_rng(4).standard_normal(16_000).astype(np.float32)  # far above the log floor
 
-    quiet, loud = (features.normalize_mel(features.log_mel(gain * noise)) for gain in (0.1, 0.5))
+    quiet, loud = (features.normalize_mel(features.log_mel(gain * noise)) for gain in (0.5, 1.0))
 
     np.testing.assert_allclose(quiet, loud, atol=0.01)
 
@@ -76,7 +76,7 @@ def test_every_mel_band_has_mean_0_and_deviation_1(speech: np.ndarray) -> None:
 
 
 def test_a_clips_lighting_does_not_change_its_standardized_video() -> None:
-    clip = np.random.default_rng(1).uniform(50, 100, (10, 88, 88))
+    clip = np.random.default_rng(1).uniform(50, 100, (10, 88, 88)).astype(np.float32)
 
     plain, brighter = features.standardize_video(clip), features.standardize_video(2 * clip + 30)
 

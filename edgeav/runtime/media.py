@@ -61,7 +61,7 @@ class Media:
             if varies or abs(rate - VIDEO_FPS) > 0.05:
                 kind = "a varying rate, on average " if varies else ""
                 notes.append(
-                    f"video: {kind}{rate:.2f} pictures a second, resampled to {VIDEO_FPS} by timestamps"
+                    f"video: {kind}{rate:.1f} pictures a second, resampled to {VIDEO_FPS} by timestamps"
                 )
         if times and times[0] > LATE_S:
             notes.append(f"video: begins {times[0]:.2f} s after the sound")
