@@ -25,17 +25,18 @@ lint: $(VENV)/.test-ready
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache
 
-$(BIN)/python:
+$(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "edgeav needs Python 3.11 or newer; say which one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
 
 # About two minutes and 7 GB: PyPI's torch for Linux brings CUDA along; nothing here needs a GPU.
 # The stamps are newer than what they were made from; an interrupted install leaves no stamp and is done again.
-$(VENV)/.demo-ready: $(SETUP) | $(BIN)/python
+$(VENV)/.demo-ready: $(SETUP) | $(VENV)/.created
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all]'
 	touch $@
 
-$(VENV)/.test-ready: $(SETUP) | $(BIN)/python
+$(VENV)/.test-ready: $(SETUP) | $(VENV)/.created
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $@ $(VENV)/.demo-ready

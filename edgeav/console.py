@@ -23,6 +23,7 @@ from edgeav.errors import EdgeavError, needs
 EXIT_BUDGET_BROKEN = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+INTERRUPTED = "interrupted; the same command continues where this one stopped"
 KEPT = "What is finished is kept; then run the same command again."
 
 
@@ -31,7 +32,11 @@ def run(command: Callable[[], object]) -> None:
     try:
         command()
     except KeyboardInterrupt:
-        fail("interrupted", EXIT_INTERRUPTED)
+        fail(INTERRUPTED, EXIT_INTERRUPTED)
+    except SystemExit as done:  # typer turns the interrupt into an exit, without a word
+        if done.code == EXIT_INTERRUPTED:
+            fail(INTERRUPTED, EXIT_INTERRUPTED)
+        raise
     except Exception as error:
         message = user_message(error)
         if message is None:

@@ -45,7 +45,11 @@ def health(found: dict[str, Any]) -> None:
     print(f"{cpu['name']}, {cpu['cores']} cores: {' '.join(cpu['isa']) or 'no known instruction sets'}")
     print(f"int8 in hardware: {' '.join(found['int8_instructions']) or 'no; int8 models may be slow here'}")
     print(", ".join(f"{name} {version}" for name, version in found["versions"].items()))
-    console.print_table([_extra_row(name, extra) for name, extra in found["extras"].items()], EXTRA_COLUMNS)
+    rows = [_extra_row(name, extra) for name, extra in found["extras"].items()]
+    console.print_table(rows, ["extra", "kind", "works", "problem"])
+    for name, extra in found["extras"].items():  # below the table, which would fold what is to be copied
+        if extra["fix"]:
+            print(f"{name}: {extra['fix']}")
 
 
 def purpose(path: Path) -> str:
@@ -54,16 +58,12 @@ def purpose(path: Path) -> str:
     return first.lstrip("# ") if first.startswith("#") else ""
 
 
-EXTRA_COLUMNS = ["extra", "kind", "works", "problem", "to fix it, type"]
-
-
 def _extra_row(name: str, extra: dict[str, Any]) -> dict[str, Any]:
     return {
         "extra": name,
         "kind": "engine" if name in doctor.ENGINES else "",
         "works": "yes" if extra["works"] else "NO",
         "problem": "; ".join(f"{module}: {why}" for module, why in extra["problems"].items()),
-        "to fix it, type": extra["fix"] or "",
     }
 
 

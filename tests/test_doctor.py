@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgeav import doctor
+from edgeav import doctor, show
 from edgeav.errors import EdgeavError, needs
 
 X86 = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu sse2 avx2 avx512f avx512_vnni fma\n\n"
@@ -73,6 +73,17 @@ def test_a_crash_costs_one_line_and_the_modules_after_it_are_still_tried(extra: 
 
 def test_a_module_that_prints_while_it_is_imported_does_not_confuse_the_doctor(extra: Any) -> None:
     assert extra({"toy_loud": "print('a\\tb'); print('json\\tbroken')"}, "toy_loud")["works"]
+
+
+def test_a_missing_engine_is_shown_with_the_command_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "EXTRAS", dict.fromkeys(doctor.EXTRAS, ("json",)))
+    monkeypatch.setitem(doctor.EXTRAS, "openvino", ("edgeav_no_such_engine",))
+    found = doctor.examine()
+    assert found["engines"] == {"onnxruntime": True, "openvino": False, "executorch": True}
+    show.health(found)
+    assert "openvino: pip install 'edgeav[openvino]'" in capsys.readouterr().out.splitlines()
 
 
 def test_work_is_refused_before_it_begins_when_an_extra_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
