@@ -19,7 +19,7 @@ from edgeav.runtime.features import MOUTH, VIDEO_FPS
 
 SIDE = 1.75  # eye distances: width of the crop
 STRIDE = 3  # frames: the face is searched every 120 ms and interpolated between
-GAP = VIDEO_FPS // 2  # frames: a face lost for less than 0.5 s is taken to have moved straight on
+GAP = VIDEO_FPS // 2  # frames: a face lost for up to 0.48 s is taken to have moved straight on
 SIGHTINGS = 3  # a face seen less often is a false alarm
 JUMP = 1.0  # eye distances: farther between two sightings is another face
 CENTER_SMOOTHING = 9  # frames: longer than the detector's jitter, shorter than a nod
@@ -50,7 +50,7 @@ class Path:
 
 @dataclass
 class _Trail:
-    """One face through time: the frames it was seen in, without a gap of 0.5 s or more."""
+    """One face through time: the frames it was seen in, without a gap of over 0.48 s."""
 
     frames: list[int]
     faces: list[Face]
@@ -102,7 +102,7 @@ def _link(sightings: dict[int, list[Face]]) -> list[_Trail]:
         left = list(faces)
         for trail in sorted(trails, key=lambda trail: -len(trail.frames)):
             near = [face for face in left if _same(trail.faces[-1], face)]
-            if near and frame - trail.frames[-1] < GAP:
+            if near and frame - trail.frames[-1] <= GAP:
                 face = min(near, key=lambda face: _distance(trail.faces[-1], face))
                 trail.frames.append(frame)
                 trail.faces.append(face)
@@ -144,8 +144,8 @@ def _rivals(trails: list[_Trail], chosen: list[_Trail]) -> int:
 def _lay(trail: _Trail, path: Path) -> None:
     """Change `path`: write the trail, interpolated and smoothed, over the frames it covers."""
     last_frame = len(path.eye_distance) - 1
-    start = 0 if trail.frames[0] < GAP else trail.frames[0] - STRIDE + 1
-    stop = last_frame if last_frame - trail.frames[-1] < GAP else trail.frames[-1] + STRIDE - 1
+    start = 0 if trail.frames[0] <= GAP else trail.frames[0] - STRIDE + 1
+    stop = last_frame if last_frame - trail.frames[-1] <= GAP else trail.frames[-1] + STRIDE - 1
     covered = np.arange(start, stop + 1)
     free = ~path.present[covered]
     seen = np.array([[face.mouth_x, face.mouth_y, face.eye_distance] for face in trail.faces])
