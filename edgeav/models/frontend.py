@@ -16,15 +16,26 @@ from torch import Tensor, nn
 from edgeav.models.config import AudioFrontend, VisualFrontend
 
 
+class SlimConv2d(nn.Conv2d):
+    """A convolution with one input channel a group. Training keeps it in float32 and channels-last: on CPUs that is
+    4x faster than bfloat16 (one frame of 14 clips: 45 against 184 ms, forward and backward, 1 thread)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if not self.training:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float().contiguous(memory_format=torch.channels_last))
+
+
 class MelSubsampling(nn.Module):
     """(B, 8N, mels) -> (B, N, D)."""
 
     def __init__(self, config: AudioFrontend, width: int) -> None:
         super().__init__()
         c = config.channels
-        layers: list[nn.Module] = [nn.Conv2d(1, c, 3, stride=2, padding=1), nn.ReLU()]
+        layers: list[nn.Module] = [SlimConv2d(1, c, 3, stride=2, padding=1), nn.ReLU()]
         for _ in range(2):
-            layers += [nn.Conv2d(c, c, 3, stride=2, padding=1, groups=c), nn.Conv2d(c, c, 1), nn.ReLU()]
+            layers += [SlimConv2d(c, c, 3, stride=2, padding=1, groups=c), nn.Conv2d(c, c, 1), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         bands = config.mels
         for _ in range(3):
@@ -56,28 +67,23 @@ class Stem3d(nn.Module):
 
 
 class Stem2d(nn.Module):
-    """`Stem3d` as a 2-D convolution, exactly: `side` x `side` blocks of pixels and neighbouring frames become channels.
+    """`Stem3d` as a 2-D convolution over the neighbouring frames stacked as channels: exact, and 1.4x faster in float.
 
-    A 7x7 kernel with stride 4 on 5 frames is then a 2x2 kernel with stride 1 on 4*4*5 = 80 channels, the shape integer
-    kernels are made for, at the price of 1.3 times the multiplications (64 taps hold the 49). No runtime here has a fast
-    int8 3-D kernel, and stacking the frames alone (49 taps of 5 channels) spent more time on moving bytes than on sums.
-    `border` is the number of zero blocks before and after the picture.
+    In int8 the difference is 10x: ONNX Runtime has no integer kernel for 3-D convolutions, and XNNPACK does not run them.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.Module, side: int, border: tuple[int, int]) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: nn.Module) -> None:
         super().__init__()
-        self.conv, self.norm, self.side, self.border = conv, norm, side, border
-        self.taps = conv.in_channels // side**2
+        self.conv, self.norm = conv, norm
+        self.taps = conv.in_channels
 
     def forward(self, video: Tensor) -> Tensor:
-        batch, frames, height, width = video.shape
-        grid = video.reshape(batch * frames, height // self.side, self.side, width // self.side, self.side)
-        blocks = (
-            grid.transpose(2, 3).flatten(3).unflatten(0, (batch, frames))
-        )  # (B, T, H', W', side*side): channels last
-        padded = nn.functional.pad(blocks, (0, 0, *self.border, *self.border, self.taps // 2, self.taps // 2))
-        stacked = torch.cat([padded[:, tap : tap + frames] for tap in range(self.taps)], dim=-1).flatten(0, 1)
-        return self.norm(self.conv(stacked.permute(0, 3, 1, 2))).relu()  # (B*T, C, H', W')
+        batch, frames = video.shape[:2]
+        margin = video.new_zeros(batch, self.taps // 2, *video.shape[2:])
+        padded = torch.cat([margin, video, margin], dim=1)
+        taps = torch.arange(frames)[:, None] + torch.arange(self.taps)  # (T, taps)
+        stacked = padded.index_select(1, taps.flatten()).reshape(batch * frames, self.taps, *video.shape[2:])
+        return self.norm(self.conv(stacked)).relu()
 
 
 class LipFrontend(nn.Module):
