@@ -123,6 +123,8 @@ def _disk_message(error: BaseException) -> str | None:
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         why = "the file system is read-only" if number == errno.EROFS else "permission denied"
         return f"{where}{why}. Allow it, or choose another folder with --run-dir or --out. {KEPT}"
+    if number in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP) and isinstance(error, OSError):
+        return f"{where}{error.strerror}. Choose another path."
     return None
 
 

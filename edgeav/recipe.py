@@ -88,7 +88,7 @@ class Recipe(spec.Strict):
     @field_validator("corpus")
     @classmethod
     def _the_corpus_exists(cls, corpus: str) -> str:
-        if corpus in BUILT_IN_CORPORA or Path(corpus).expanduser().exists():
+        if corpus in BUILT_IN_CORPORA or spec.existing(corpus):
             return corpus
         allowed = f"allowed: {', '.join(BUILT_IN_CORPORA)}, or the path of a corpus"
         raise ValueError(f"no such corpus{guess(corpus, BUILT_IN_CORPORA)}; {allowed}")

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edgeav import yaml_text
 from edgeav.errors import EdgeavError
 from edgeav.explain import Sources, explain, guess
-from edgeav.yaml_text import parse, parse_value
 
 Kind = Literal["recipes", "export", "devices"]
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"  # a name is also a folder's name
@@ -44,7 +43,7 @@ class Strict(BaseModel):
 def load(cls: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     """Read one YAML file as `cls`, with `a.b=c` overrides. EdgeavError lists all that is wrong at once."""
     text = read_text(path)
-    data, lines = parse(text, path)
+    data, lines = yaml_text.parse(text, path)
     overridden = [_override(data, override) for override in overrides]
     return validate(cls, data, Sources(_shown(path), lines, overridden))
 
@@ -55,7 +54,7 @@ def validate(cls: type[S], data: Any, sources: Sources) -> S:
     It goes through JSON because strict pydantic reads a list as a tuple only from there.
     """
     try:
-        return cls.model_validate_json(json.dumps(data, default=str))
+        return cls.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise EdgeavError(explain(cls, data, error, sources)) from None
 
@@ -70,9 +69,7 @@ def unique(items: list[T]) -> list[T]:
 
 def dump(spec: Strict) -> str:
     """The declaration as YAML that `load` reads back to an equal object."""
-    return yaml.safe_dump(
-        spec.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
-    )
+    return yaml_text.dump(spec.model_dump(mode="json", exclude_none=True))
 
 
 def json_schema(cls: type[Strict]) -> dict[str, Any]:
@@ -104,10 +101,10 @@ def find(kind: Kind, name: str) -> Path:
     known = shipped(kind)
     if name in known:
         return known[name]
-    path = Path(name).expanduser()
+    path = Path(name)
     if path.suffix in SUFFIXES or "/" in name:
-        if path.is_file():
-            return path
+        if (found := existing(name)) and found.is_file():
+            return found
         raise EdgeavError(_no_such_file(kind, path, known))
     noun = {"recipes": "recipe", "export": "export target", "devices": "device"}[kind]
     raise EdgeavError(f"no {noun} named {name!r}{guess(name, known)}; known: {', '.join(known)}")
@@ -119,8 +116,17 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
+def existing(text: str) -> Path | None:
+    """The file or folder that a user's text names, `~` included; None where there is, or can be, none."""
+    try:
+        path = Path(text).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # a name that is too long, a folder that is locked, ~nobody
+        return None
+
+
 def _no_such_file(kind: Kind, path: Path, known: dict[str, Path]) -> str:
-    if path.is_dir():
+    if existing(str(path)):
         return f"{path}: is a folder; expected a YAML file"
     neighbours = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
     advice = guess(str(path), neighbours)
@@ -147,7 +153,7 @@ def _override(data: Any, override: str) -> tuple[str, ...]:
     node = data
     for depth, key in enumerate(keys[:-1]):
         node = _step_into(node, key, f"--set {override}", ".".join(keys[: depth + 1]))
-    value = parse_value(text, f"--set {override}")
+    value = yaml_text.parse_value(text, f"--set {override}")
     if isinstance(node, list):
         node[_index(node, keys[-1], f"--set {override}", path)] = value
     elif isinstance(node, dict):

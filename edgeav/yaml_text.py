@@ -1,14 +1,15 @@
-"""YAML text to plain data, with the line of every value and without YAML's two silent traps.
+"""YAML text to plain data (what JSON can say), with the line of every value and without YAML's silent traps.
 
-PyYAML keeps the last of two equal keys and reads `1e-3` as a string; here the first is an error and the
-second a number, as in YAML 1.2 (https://yaml.org/spec/1.2.2/#1032-tag-resolution).
+PyYAML follows YAML 1.1: of two equal keys it keeps the last, `1e-3` is a string, `1:30` is 90, `010` is 8,
+`no` is false, and a tag or alias can mean anything. Here the words of YAML 1.2 hold
+(https://yaml.org/spec/1.2.2/#103-core-schema), equal keys are an error, and there are no tags and no aliases.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.composer import ComposerError
@@ -17,35 +18,54 @@ from yaml.constructor import ConstructorError
 from edgeav.errors import EdgeavError
 
 Lines = dict[tuple[str, ...], int]  # ("budget", "wer", "ci") -> line, counted from 1
+STRING = "tag:yaml.org,2002:str"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that rejects duplicate keys and knows `1e-3`.
+    """SafeLoader with YAML 1.2's idea of numbers, and without what a declaration does not need."""
 
-    It has no aliases (`*name`): ten lines of them expand to more data than memory holds.
-    """
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}  # our own dict: a subclass shares its parent's
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise ComposerError(None, None, "aliases are not supported: write the value out", mark)
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):  # ten lines of them expand to more data than memory holds
+            raise ComposerError(
+                None, None, "aliases are not supported: write the value out", event.start_mark
+            )
+        if tag := getattr(event, "tag", None):
+            raise ComposerError(None, None, f"tags are not supported: {tag}", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is None:
-                raise ConstructorError(None, None, "a key must be a word", key_node.start_mark)
-            if key in seen:
-                raise ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
-            seen.add(key)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value in seen:
+                word = isinstance(key, yaml.ScalarNode)
+                what = f"duplicate key {key.value!r}" if word else "a key must be a word"
+                raise ConstructorError(None, None, what, key.start_mark)
+            key.tag = STRING
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that any reader, of YAML 1.1 or ours, would take for something else."""
+
+
+for _kind, _pattern, _first in (
+    ("null", r"^(~|null|)$", "~n\0"),
+    ("bool", r"^(true|false)$", "tf"),
+    ("int", r"^[-+]?(0|[1-9]\d{0,17})$", "-+0123456789"),  # 64 bits; "010" is left to the reader, as a string
+    ("float", r"^[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf)$|^\.nan$", "-+.0123456789"),
+):
+    _places = [*_first.replace("\0", ""), *([""] if "\0" in _first else [])]
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_pattern), _places)
+
+
+def dump(data: Any) -> str:
+    """Plain data as YAML, in its order; `parse` reads the same back."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def parse(text: str, path: Path) -> tuple[Any, Lines]:

@@ -77,15 +77,23 @@ def test_a_value_that_fits_no_branch_of_a_union_names_all_of_them(tmp_path: Path
         ("name: &a [1]\nspeed: *a\n", ":2: not valid YAML: aliases are not supported"),
         ("name: !!python/object/apply:os.system ['true']\n", ":1: not valid YAML"),
         ("name: a\nspeed: .nan\n", "speed = nan: must be a finite number"),
-        ("name: 2024-01-01\n", ""),
+        ("name: !!timestamp x\n", ":1: not valid YAML: tags are not supported"),
+        ("name: a\nspeed: 010\n", "speed = '010': must be a number"),
+        ("name: a\nspeed: 1:30\n", "speed = '1:30': must be a number"),
+        ("name: a\n1: b\n", "car.yaml:2: 1: unknown key"),
+        ("name: no\nspeed: true\n", "car.yaml:2: speed = True: must be a number"),
+        (f"name: a\nspeed: {'9' * 5000}\n", "speed = '9999"),
     ],
 )
 def test_text_that_is_no_declaration_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
-    path = write(tmp_path, text)
-    if said:
-        assert said in message(path)
-    else:  # a date is what the writer wrote, as text
-        assert spec.load(Car, path).name == "2024-01-01"
+    assert said in message(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("word", ["2024-01-01", "no", "on", "Null", "x: y", "#1", "[", "*a", "~", "1e3", ""])
+def test_a_text_stays_what_was_written(tmp_path: Path, word: str) -> None:
+    quoted = word if word in ("2024-01-01", "no", "on", "Null") else f'"{word}"'
+    assert spec.load(Car, write(tmp_path, f"name: {quoted}\n")).name == word
+    assert spec.load(Car, write(tmp_path, spec.dump(Car(name=word)))).name == word
 
 
 def test_deep_nesting_is_refused_instead_of_exhausting_the_stack(tmp_path: Path) -> None:
@@ -100,7 +108,9 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert "no such file" in message(tmp_path / "absent.yaml")
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E+2", 200.0), ("1.5e3", 1500.0), ("3", 3.0)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("-.5", -0.5), ("2E+2", 200.0), ("1.5e3", 1500.0), ("3", 3.0)]
+)
 def test_numbers_are_read_as_people_write_them(tmp_path: Path, text: str, value: float) -> None:
     assert spec.load(Car, write(tmp_path, f"name: a\nspeed: {text}\n")).speed == value
 
@@ -148,6 +158,12 @@ def test_an_unknown_name_lists_what_exists_and_guesses() -> None:
         spec.find("export", "openvno")
     with pytest.raises(EdgeavError, match=r"known: .*this-machine"):
         spec.find("devices", "moon")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".yaml", "~nobody/a.yaml", "a\0b.yaml", "/dev/null/a.yaml"])
+def test_a_path_that_cannot_exist_does_not_exist(name: str) -> None:
+    with pytest.raises(EdgeavError, match="no such file"):
+        spec.find("recipes", name)
 
 
 def test_a_path_is_never_taken_for_a_name(tmp_path: Path) -> None:
