@@ -30,25 +30,17 @@ def deployable(model: AVModel) -> AVModel:
 
 
 def stem_to_2d(stem: Stem3d) -> Stem2d:
-    """Kernels (C, 1, taps, k, k) with stride s -> (C, taps*s*s, K, K) with stride 1; the batch norm stays apart.
-
-    Output o sees the pixels from s*o - padding on; the kernel is padded to whole blocks of s pixels on both sides.
-    """
+    """Kernels (C, 1, taps, h, w) over time -> kernels (C, taps, h, w) over stacked frames; the batch norm stays apart."""
     source = stem.conv
-    (taps, kernel, width), side, padding = source.kernel_size, source.stride[1], int(source.padding[1])
-    if width != kernel or source.stride != (1, side, side):
-        raise ValueError(f"expected square kernels and strides, and stride 1 in time, not {source}")
-    before = -(-padding // side)  # whole blocks; 7x7 by 4: 1
-    front = before * side - padding  # 1
-    blocks = -(-(front + kernel) // side)  # 2
-    back = blocks * side - front - kernel  # 0
-    weight = nn.functional.pad(source.weight.detach()[:, 0], (front, back, front, back))
-    weight = weight.unflatten(3, (blocks, side)).unflatten(2, (blocks, side))  # (C, taps, Y, y, X, x)
-    conv = nn.Conv2d(taps * side**2, source.out_channels, blocks, bias=False)
-    conv.weight = nn.Parameter(weight.permute(0, 1, 3, 5, 2, 4).flatten(1, 3).contiguous(), requires_grad=False)
+    if source.in_channels != 1 or source.stride[0] != 1 or source.bias is not None:
+        raise ValueError(f"expected a gray stem without bias and with stride 1 in time, not {source}")
+    taps, height, width = source.kernel_size
+    stride, padding = (source.stride[1], source.stride[2]), (int(source.padding[1]), int(source.padding[2]))
+    conv = nn.Conv2d(taps, source.out_channels, (height, width), stride, padding, bias=False)
+    conv.weight = nn.Parameter(source.weight.detach()[:, 0].clone(), requires_grad=False)
     norm = nn.BatchNorm2d(source.out_channels, eps=stem.norm.eps)
     norm.load_state_dict(stem.norm.state_dict())
-    return Stem2d(conv, norm, side, border=(before, blocks - 1 - before)).eval()
+    return Stem2d(conv, norm).eval()
 
 
 def fold_batch_norms(model: AVModel) -> None:

@@ -78,11 +78,11 @@ class Stem2d(nn.Module):
         self.taps = conv.in_channels
 
     def forward(self, video: Tensor) -> Tensor:
-        batch, frames = video.shape[:2]
-        margin = video.new_zeros(batch, self.taps // 2, *video.shape[2:])
-        padded = torch.cat([margin, video, margin], dim=1)
-        taps = torch.arange(frames)[:, None] + torch.arange(self.taps)  # (T, taps)
-        stacked = padded.index_select(1, taps.flatten()).reshape(batch * frames, self.taps, *video.shape[2:])
+        frames = video.shape[1]
+        side = video.new_zeros(video.shape[0], self.taps // 2, video.shape[2], video.shape[3])
+        padded = torch.cat([side, video, side], dim=1)
+        taps = [padded.narrow(1, tap, frames) for tap in range(self.taps)]
+        stacked = torch.stack(taps, dim=2).flatten(0, 1)  # (B*T, taps, H, W)
         return self.norm(self.conv(stacked)).relu()
 
 
