@@ -174,7 +174,7 @@ def models(as_json: Json = False) -> None:
 
     List the models that come with edgeav.
     """
-    from edgeav.models import list_models
+    from edgeav.catalog import list_models
 
     rows = list_models()
     console.print_json(rows) if as_json else console.print_table(rows, list(rows[0]) if rows else ["name"])

@@ -40,6 +40,9 @@ def print_table(report: Report, console: Console | None = None) -> None:
     wers = [f"WER {split.replace('_', ' ')}" for split in splits]
     for heading in ("MB", *wers, "p50 ms", "RTF", "× fp32"):
         table.add_column(heading, justify="right")
+    if report.eager:
+        rates = [_split_wer(report.eager.get(split)) for split in splits]
+        table.add_row("PyTorch", "fp32", "", *rates, "", "", "", end_section=True)
     for bundle in report.bundles:
         table.add_row(*_cells(report, bundle, splits, device), end_section=bundle.precision == "int8")
     console.print(table)
@@ -64,7 +67,7 @@ def _cells(report: Report, bundle: BundleRow, splits: list[str], device: str | N
         bundle.target,
         bundle.precision,
         f"{bundle.size_mb:.1f}",
-        *(_wer(bundle.wer.get(split)).replace(" [", "\n").replace(", ", "–").rstrip("]") for split in splits),
+        *(_split_wer(bundle.wer.get(split)) for split in splits),
         f"{profile.wall_ms.p50:.1f}" if profile else "–",
         f"{profile.rtf:.3f}" if profile else "–",
         f"{pair.cpu_ratio:.2f}" if pair else "–",
@@ -73,6 +76,11 @@ def _cells(report: Report, bundle: BundleRow, splits: list[str], device: str | N
 
 def _wer(row: WerRow | None) -> str:
     return "–" if row is None else f"{row.wer:.1f} [{row.low:.1f}, {row.high:.1f}]"
+
+
+def _split_wer(row: WerRow | None) -> str:
+    """The interval under the rate, where a terminal has no room beside it."""
+    return _wer(row).replace(" [", "\n").replace(", ", "–").rstrip("]")
 
 
 def _cell(text: object) -> str:

@@ -31,9 +31,8 @@ class ModelRow(Strict):
 
 class StageRow(Strict):
     name: str
-    cached: bool
-    """An earlier run had finished it."""
     seconds: float
+    """When it was done: a resumed run keeps the figure."""
 
 
 class SplitRow(Strict):
@@ -41,7 +40,7 @@ class SplitRow(Strict):
     words: int
     synthetic: bool
     """Generated speech and rendered mouths; false: recordings of people."""
-    speakers: Literal["seen", "unseen"]
+    speakers: Literal["seen", "unseen", "mixed", "unknown"]
     """Whether training had other clips of the same speakers."""
 
 
@@ -143,6 +142,8 @@ class Report(Strict):
     stages: list[StageRow] = Field(default_factory=list)
     bundles: list[BundleRow] = Field(default_factory=list)
     pairs: list[PairRow] = Field(default_factory=list)
+    eager: dict[str, WerRow] = Field(default_factory=dict)
+    """The PyTorch model itself, by split: what an export can at best be."""
     notes: list[str] = Field(default_factory=list)
 
     @property

@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 from edgeav.errors import EdgeavError
 from edgeav.models.av import AVModel
 from edgeav.models.config import ModelConfig
-from edgeav.models.names import find_model, list_models
 from edgeav.spec import load
 
-__all__ = ["AVModel", "ModelConfig", "find_model", "list_models", "load_model", "random_model", "save_model"]
+__all__ = ["AVModel", "ModelConfig", "load_model", "random_model", "save_model"]
 
 
 def load_model(folder: Path) -> AVModel:

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeav.errors import EdgeavError
 
-SHIPPED = Path(__file__).parent / "weights"
+SHIPPED = Path(__file__).parent / "models" / "weights"
 
 
 def find_model(name: str) -> Path:

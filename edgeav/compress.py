@@ -1,0 +1,165 @@
+"""The product's main loop: a recipe -> stages -> bundles -> measurements -> verdict and report.
+
+Every arrow is a step of a `Run` (see run.py): `steps_of` lists them without doing anything, which is what `edgeav plan`
+shows, and `compress` does what is missing. torch and the engines are imported inside the steps, so that a run with
+nothing left to do ends in seconds.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeav import work
+from edgeav.device import Device
+from edgeav.errors import EdgeavError
+from edgeav.explain import Sources
+from edgeav.catalog import find_model
+from edgeav.progress import Progress
+from edgeav.recipe import Recipe
+from edgeav.run import Run, Step, corpus_manifest, folder_hash
+from edgeav.spec import dump, validate
+from edgeav.stages import Stage
+from edgeav.target import Target
+
+if TYPE_CHECKING:
+    from edgeav.report import Report
+    from edgeav.runtime.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Steps:
+    """All steps of a recipe, in the order in which they are done."""
+
+    stages: list[Step]
+    baseline: Step
+    exports: dict[tuple[str, str], Step]  # (target, precision)
+    measures: dict[tuple[str, str], Step]
+    profiles: dict[tuple[str, str], Step]  # (target, device)
+
+    def __iter__(self) -> Iterator[Step]:
+        yield from (*self.stages, self.baseline)
+        for key, export in self.exports.items():
+            yield export
+            yield self.measures[key]
+        yield from self.profiles.values()
+
+
+def compress(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Report:
+    """Do what `recipe` says that is not done yet, then write report.{json,md,html} into `folder`."""
+    run = Run(folder, recipe, progress or Progress())
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = steps_of(run)
+    (folder / "recipe.resolved.yaml").write_text(dump(recipe), encoding="utf-8")
+    for step in steps:
+        run.once(step)
+    from edgeav.report import write
+    from edgeav.results import assemble
+
+    report = assemble(run, steps)
+    write(report, folder)
+    return report
+
+
+def plan(recipe: Recipe, folder: Path) -> list[dict[str, str]]:
+    """One row a step: its name, "cached" or "missing", and why it is missing."""
+    run = Run(folder, recipe)
+    rows, redone = [], set()
+    for step in steps_of(run):
+        why = run.why_missing(step)
+        before = [need.name for need in step.needs if need.name in redone]
+        if why and why != "not done yet" and before:
+            why = "follows " + ", ".join(before)
+        if why:
+            redone.add(step.name)
+        rows.append({"step": step.name, "state": "missing" if why else "cached", "why": why or ""})
+    return rows
+
+
+def export_one(model: str, target: Target, precision: str, corpus: str, out: Path) -> Bundle:
+    """One bundle without a recipe: `edgeav export`. `out` must not exist, or be empty."""
+    if out.exists() and any(out.iterdir()):
+        raise EdgeavError(f"{out} is not empty; choose another --out, or delete it")
+    stages = [{"quantize": {"format": "int8"}}] if precision == "int8" else []
+    recipe = validate(Recipe, {"name": "export", "model": model, "corpus": corpus, "stages": stages}, Sources("edgeav export", {}))
+    with tempfile.TemporaryDirectory(prefix=".edgeav-export-", dir=out.absolute().parent) as place:
+        run = Run(Path(place), recipe)
+        folders = [run.once(step) for step in _stage_steps(run)]
+        part = run.scratch("bundle")
+        bundle = work.export_bundle(run, folders[-1] if folders else work.starting_model(run), target, precision, part)
+        shutil.rmtree(out, ignore_errors=True)
+        part.rename(out)
+    return replace(bundle, folder=out)
+
+
+def steps_of(run: Run) -> Steps:
+    """The recipe's steps with their keys; nothing is done."""
+    stages = _stage_steps(run)
+    data = {"corpus": _corpus_facts(run.recipe)} | ({} if stages else {"model": _model_facts(run.recipe)})
+    last = tuple(stages[-1:])
+    model = partial(_model_folder, run, stages)
+    baseline = Step("measured/eager", data, lambda out: work.measure_eager(run, model(), out), last)
+    exports, measures, profiles = {}, {}, {}
+    for target in run.recipe.targets:
+        for precision in _precisions(run.recipe):
+            export = _export_step(run, target, precision, data, model, last)
+            measure = partial(_measure, run, export, model)
+            exports[target.name, precision] = export
+            measures[target.name, precision] = Step(f"measured/{target.name}-{precision}", data, measure, (export, *last))
+        pair = tuple(exports[target.name, precision] for precision in _precisions(run.recipe))
+        for device in run.recipe.devices:
+            name, settings = f"profiles/{target.name}-{device.name}", {"device": device.model_dump(mode="json")}
+            profiles[target.name, device.name] = Step(name, settings, partial(_profile, run, pair, device), pair)
+    return Steps(stages, baseline, exports, measures, profiles)
+
+
+def _stage_steps(run: Run) -> list[Step]:
+    steps: list[Step] = []
+    for number, item in enumerate(run.recipe.stages, 1):
+        settings: dict[str, Any] = {"stage": item.model_dump(mode="json"), "seed": run.recipe.seed}
+        settings |= {"corpus": _corpus_facts(run.recipe)} | ({} if steps else {"model": _model_facts(run.recipe)})
+        before = partial(_model_folder, run, steps[-1:])
+        apply = partial(_apply, run, item.stage, before)
+        steps.append(Step(f"{number:02d}-{item.name}", settings, apply, tuple(steps[-1:])))
+    return steps
+
+
+def _export_step(run: Run, target: Target, precision: str, data: dict, model: Callable[[], Path], last: tuple[Step, ...]) -> Step:
+    settings = {"target": target.model_dump(mode="json"), "precision": precision} | data
+    name = f"bundles/{target.name}-{precision}"
+    return Step(name, settings, lambda out: work.export_bundle(run, model(), target, precision, out), last)
+
+
+def _apply(run: Run, stage: Stage, before: Callable[[], Path], out: Path) -> None:
+    stage.apply(before(), out, run)
+
+
+def _measure(run: Run, export: Step, model: Callable[[], Path], out: Path) -> None:
+    work.measure_bundle(run, run.folder / export.name, model(), out)
+
+
+def _profile(run: Run, pair: Sequence[Step], device: Device, out: Path) -> None:
+    work.profile_bundles([run.folder / step.name for step in pair], device, out)
+
+
+def _model_folder(run: Run, stages: Sequence[Step]) -> Path:
+    """The model as the last of `stages` left it."""
+    return run.folder / stages[-1].name if stages else work.starting_model(run)
+
+
+def _precisions(recipe: Recipe) -> tuple[str, ...]:
+    """A quantized model is exported both ways: a ratio needs both."""
+    return ("fp32", "int8") if any(item.name == "quantize" for item in recipe.stages) else ("fp32",)
+
+
+def _model_facts(recipe: Recipe) -> Any:
+    return recipe.model if isinstance(recipe.model, dict) else folder_hash(find_model(recipe.model))
+
+
+def _corpus_facts(recipe: Recipe) -> dict[str, Any]:
+    return {"name": recipe.corpus, "manifest": corpus_manifest(recipe.corpus), "seed": recipe.seed}

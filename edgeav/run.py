@@ -1,0 +1,175 @@
+"""A run: a folder of steps, each done once. Kill it at any moment and the next start goes on with the first unfinished step.
+
+A step's work fills a hidden folder, which is renamed when it is complete: what has its final name is whole. A step is
+keyed by its settings, the keys of the steps it reads, the code and the versions: what changed is redone, and what
+follows from it; the rest is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeav.errors import EdgeavError
+from edgeav.progress import Progress
+
+if TYPE_CHECKING:
+    from edgeav.data.corpus import Corpus
+    from edgeav.recipe import Recipe
+
+DONE = "done.json"
+NUMERIC = ("numpy", "torch", "torchao", "onnx", "onnxruntime", "openvino", "nncf", "executorch")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of work: `name` is its folder under the run, `work` fills the empty folder it is given.
+
+    `needs` are the steps whose results it reads; `settings` everything else its result depends on.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    work: Callable[[Path], None]
+    needs: tuple[Step, ...] = ()
+
+    @cached_property
+    def facts(self) -> dict[str, str]:
+        """What the key is made of, each hashed apart, so that a change can be named."""
+        facts = {f"setting {name}": _hash(value) for name, value in self.settings.items()}
+        facts |= {f"step {step.name}": step.key for step in self.needs}
+        return facts | {"edgeav's code": code_hash(), "installed versions": _hash(versions())}
+
+    @cached_property
+    def key(self) -> str:
+        return _hash(self.facts)
+
+
+@dataclass
+class Run:
+    """The folder of one recipe's run."""
+
+    folder: Path
+    recipe: Recipe
+    progress: Progress = field(default_factory=Progress)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """Opened on first use: a run whose steps are all done needs none."""
+        from edgeav.data.corpus import open_corpus
+
+        return open_corpus(self.recipe.corpus, self.recipe.seed)
+
+    @property
+    def corpus_key(self) -> str:
+        """Tells decoded clips of one corpus and seed, made by one code, from those of another."""
+        return _hash([self.recipe.corpus, self.recipe.seed, corpus_manifest(self.recipe.corpus), code_hash()])[:8]
+
+    def once(self, step: Step) -> Path:
+        """Do `step` unless its folder holds the same step's result; returns that folder."""
+        folder = self.folder / step.name
+        if self.why_missing(step) is None:
+            return folder
+        part = folder.with_name(f".{folder.name}.part")
+        for stale in (part, folder):
+            shutil.rmtree(stale, ignore_errors=True)
+        part.mkdir(parents=True)
+        start = time.monotonic()
+        with self.progress.busy(step.name):
+            step.work(part)
+        done = {"key": step.key, "facts": step.facts, "seconds": round(time.monotonic() - start, 1)}
+        (part / DONE).write_text(json.dumps(done, indent=1))
+        _flush(part)
+        part.rename(folder)
+        return folder
+
+    def why_missing(self, step: Step) -> str | None:
+        """None when the result is there; otherwise why it must be made."""
+        path = self.folder / step.name / DONE
+        if not path.is_file():
+            return "not done yet"
+        done = json.loads(path.read_text())
+        if done["key"] == step.key:
+            return None
+        before, now = done["facts"], step.facts
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        return "changed: " + ", ".join(changed)
+
+    def seconds(self, step: Step) -> float:
+        """How long the work took when it was done."""
+        return json.loads((self.folder / step.name / DONE).read_text())["seconds"]
+
+    def scratch(self, name: str) -> Path:
+        """A folder for a step's unfinished work, kept when the run is killed: checkpoints live here."""
+        folder = self.folder / "work" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+@lru_cache
+def code_hash() -> str:
+    """Of every Python file of this package: a result made by other code is not this code's result."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """The installed versions of what computes; a package that is absent is left out."""
+    found = {}
+    for package in NUMERIC:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def corpus_manifest(corpus: str) -> str | None:
+    """The hash of a corpus folder's manifest, by which it is known: hashing every clip would take too long."""
+    path = Path(corpus) / "manifest.jsonl"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def folder_hash(folder: Path) -> str:
+    """Of the names and bytes of all files in a folder, such as a model's."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise EdgeavError(f"{path}: cannot be read ({error}). Delete its folder and run again") from None
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _flush(folder: Path) -> None:
+    """To the disk before the rename, or a power cut could leave a whole name on half a file."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)

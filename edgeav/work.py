@@ -1,0 +1,164 @@
+"""What the steps of a run do: export a bundle, measure a recognizer on the test splits, profile a pair on a device.
+
+Each fills a folder with JSON that `results.py` reads; none knows of keys, caches or resuming.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeav.device import Device
+from edgeav.errors import EdgeavError
+from edgeav.catalog import find_model
+from edgeav.run import Run, read_json, write_json
+from edgeav.runtime.features import MEL_FRAMES_PER_STEP, SAMPLES_PER_STEP, VIDEO_FRAMES_PER_STEP, Inputs, model_inputs
+from edgeav.target import Target
+
+if TYPE_CHECKING:
+    from edgeav.data.cache import DecodedClips
+    from edgeav.measure import Recognize
+    from edgeav.runtime.bundle import Bundle
+
+PLAN = "quantization.json"  # what the quantize stage leaves beside a model
+GOLDEN_STEPS = 16  # 1.28 s: half a megabyte of pixels, long enough for several words
+DECODE_WORKERS = 2
+
+
+def starting_model(run: Run) -> Path:
+    """The folder of the model that the recipe begins with; for `{config: …}` one that holds model.json alone."""
+    model = run.recipe.model
+    if isinstance(model, str):
+        return find_model(model)
+    from edgeav.models import ModelConfig
+
+    folder = run.scratch("config")
+    (folder / "model.json").write_text(ModelConfig.model_validate(model["config"]).model_dump_json(indent=1))
+    return folder
+
+
+def export_bundle(run: Run, model_folder: Path, target: Target, precision: str, out: Path) -> Bundle:
+    """Lower, quantize if asked, reload and describe: the whole bundle in `out`."""
+    from edgeav.exporters import export
+    from edgeav.models import load_model
+
+    plan = read_json(model_folder / PLAN) if precision == "int8" else {}
+    calibration = calibration_inputs(run, plan["calibration"]["utterances"]) if plan else []
+    return export(load_model(model_folder), target, precision, calibration, golden_inputs(run), out)
+
+
+def calibration_inputs(run: Run, count: int) -> list[Inputs]:
+    """`count` training clips; every eighth is heard but not seen, and every eighth seen but not heard.
+
+    Drawn with the run's seed. A range seen only on complete clips would clip what a missing camera does to the fusion.
+    """
+    inputs = []
+    for index, utterance in enumerate(run.corpus.calibration(count, run.recipe.seed)):
+        media = utterance.media()
+        sound = None if index % 8 == 6 and media.mouth is not None else media.waveform
+        lips = None if index % 8 == 7 and media.waveform is not None else media.mouth
+        inputs.append(model_inputs(sound, lips))
+    return inputs
+
+
+def golden_inputs(run: Run) -> list[tuple[np.ndarray | None, Inputs]]:
+    """The middle of one training clip, with the waveform its log-mel came from."""
+    media = run.corpus.calibration(1, run.recipe.seed)[0].media()
+    sound = None if media.waveform is None else media.waveform[8 * SAMPLES_PER_STEP :][: GOLDEN_STEPS * SAMPLES_PER_STEP]
+    lips = None if media.mouth is None else media.mouth[8 * VIDEO_FRAMES_PER_STEP :][: GOLDEN_STEPS * VIDEO_FRAMES_PER_STEP]
+    return [(sound, model_inputs(sound, lips))]
+
+
+def measure_eager(run: Run, model_folder: Path, out: Path) -> None:
+    """WER of the PyTorch model itself, and what it costs to compute."""
+    from edgeav.macs import gmac_per_second
+    from edgeav.measure import eager
+    from edgeav.models import load_model
+
+    model = load_model(model_folder)
+    params = sum(p.numel() for p in model.parameters())
+    write_json(out / "model.json", {"params": params, "gmac_per_second": gmac_per_second(model)})
+    _measure(run, eager(model), model.config.tokens, out)
+
+
+def measure_bundle(run: Run, bundle_folder: Path, model_folder: Path, out: Path) -> None:
+    """Reload the bundle in its engine; WER on every test split, and parity with PyTorch at several lengths."""
+    from edgeav.exporters.parity import compare
+    from edgeav.models import load_model
+    from edgeav.runtime.bundle import read_bundle
+    from edgeav.runtime.engines import open_engine
+
+    bundle = read_bundle(bundle_folder)
+    parity = compare(bundle, load_model(model_folder), list(parity_cases(run)))
+    write_json(out / "parity.json", parity.as_dict())
+    engine = open_engine(bundle)
+    _measure(run, lambda inputs: engine.run(*inputs), bundle.tokens, out)
+
+
+def parity_cases(run: Run) -> Iterator[Inputs]:
+    """The shortest, the middle and the longest test clip: complete, heard, seen, and padded as in a batch."""
+    clips = next(iter(test_clips(run).values()))
+    order = sorted(range(len(clips)), key=lambda index: clips.rows[index].duration_s)
+    for index in (order[0], order[len(order) // 2], order[-1]):
+        media = clips.media(index)
+        yield model_inputs(media.waveform, media.mouth)
+        yield model_inputs(media.waveform, None)
+        yield model_inputs(None, media.mouth)
+        yield padded(model_inputs(media.waveform, media.mouth), 5)
+
+
+def padded(inputs: Inputs, steps: int) -> Inputs:
+    """The same utterance with `steps` empty steps behind it, which its output must not notice."""
+    frames = (steps * MEL_FRAMES_PER_STEP, steps * VIDEO_FRAMES_PER_STEP, steps)
+    grown = [
+        np.pad(array, ((0, 0), (0, more), *((0, 0),) * (array.ndim - 2))) for array, more in zip(inputs, frames, strict=True)
+    ]
+    return Inputs(*grown)
+
+
+def profile_bundles(bundles: Sequence[Path], device: Device, out: Path) -> None:
+    """Each bundle alone, and where there are two (fp32, int8) both in turn in one process for a fair ratio."""
+    from edgeav.profiling import compare_pair, profile
+
+    for bundle in bundles:
+        write_json(out / f"{bundle.name}.json", profile(bundle, device).model_dump(mode="json"))
+    if len(bundles) == 2:
+        write_json(out / "pair.json", compare_pair(bundles[0], bundles[1], device))
+
+
+def test_clips(run: Run) -> dict[str, DecodedClips]:
+    """The test splits, decoded once for all measurements of this corpus."""
+    from edgeav.data.cache import decode
+
+    place = run.scratch("clips")
+    clips = {}
+    for split in run.corpus.tests:
+        folder = place / f"{run.corpus.name}-{split.name}-{run.corpus_key}"
+        label = f"decode {split.name}"
+        clips[split.name] = decode(split.utterances, folder, workers=DECODE_WORKERS, progress=run.progress, label=label)
+    if not clips:
+        raise EdgeavError(f"corpus {run.corpus.name} has no test split")
+    return clips
+
+
+def _measure(run: Run, recognize: Recognize, tokens: Sequence[str], out: Path) -> None:
+    """Transcripts of every test clip as JSON lines, and the WER of every split."""
+    from edgeav.measure import greedy_text, word_error_rate
+
+    rates = {}
+    with (out / "transcripts.jsonl").open("w", encoding="utf-8") as file:
+        for split, clips in test_clips(run).items():
+            references, texts = [], []
+            for index in run.progress.track(range(len(clips)), f"{out.name.strip('.').removesuffix('.part')} on {split}"):
+                media = clips.media(index)
+                inputs = model_inputs(media.waveform, media.mouth)
+                texts.append(greedy_text(recognize(inputs), inputs, tokens))
+                references.append(clips.rows[index].text)
+                row = {"split": split, "index": index, "reference": references[-1], "text": texts[-1]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            rates[split] = word_error_rate(references, texts, run.recipe.seed).as_dict()
+    write_json(out / "wer.json", rates)
