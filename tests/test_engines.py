@@ -16,11 +16,8 @@ from edgeav.runtime.bundle import Bundle, read_bundle, write_bundle
 from edgeav.runtime.engines import open_engine
 
 ENGINES = ("onnxruntime", "openvino")
-MODULES = [
-    f"edgeav.runtime{dot}{path.stem}".removesuffix(".__init__")
-    for path in sorted((Path(__file__).parents[1] / "edgeav" / "runtime").glob("*.py"))
-    for dot in ["."]
-]
+RUNTIME = Path(__file__).parents[1] / "edgeav" / "runtime"
+MODULES = [f"edgeav.runtime.{path.stem}".removesuffix(".__init__") for path in sorted(RUNTIME.glob("*.py"))]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -72,6 +69,17 @@ def test_a_file_the_engine_refuses_is_named_with_the_versions(bundle: Bundle, tm
 
     with pytest.raises(EdgeavError, match=f"{bundle.engine} .* cannot load .*{name}"):
         open_engine(read_bundle(spoiled.folder))
+
+
+@pytest.mark.slow
+def test_executorch_computes_what_the_model_says_at_every_length(tmp_path: Path) -> None:
+    from tiny_executorch import make_executorch_bundle
+
+    engine = open_engine(make_executorch_bundle(tmp_path / "tiny"))
+
+    for steps in (2, 37, 200):
+        inputs = some_inputs(steps)
+        np.testing.assert_allclose(engine.run(*inputs), expected(inputs), atol=1e-4)
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,0 +1,117 @@
+"""The tiny programs that run a bundle without edgeav, on bundles whose answer is known."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import wave
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bundle import make_bundle
+
+from edgeav.runtime.bundle import read_bundle
+from edgeav.runtime.transcriber import Transcriber
+
+RUNNERS = Path(__file__).parents[1] / "export" / "runners"
+PYTHON_RUNNER = RUNNERS / "python" / "run_bundle.py"
+Result = subprocess.CompletedProcess[str]
+
+
+def run_python(*args: str | Path) -> Result:
+    command = [sys.executable, str(PYTHON_RUNNER), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny").folder
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_python_runner_finds_the_golden_vectors_reproduced(engine: str, tmp_path: Path) -> None:
+    result = run_python(make_bundle(tmp_path / "tiny", engine=engine).folder)
+
+    assert result.returncode == 0, result.stderr
+    differences = [float(text) for text in re.findall(r"max abs diff (\S+)", result.stdout)]
+    assert len(differences) == 2
+    assert max(differences) < 1e-4
+
+
+def test_the_python_runner_reports_a_damaged_file_and_a_wrong_output(tiny: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(tiny, tmp_path / "damaged"))
+    file = damaged / "golden" / "noise-7.presence.f32"
+    file.write_bytes(bytes(file.stat().st_size))
+
+    damaged_result = run_python(damaged)
+    wrong_result = run_python(make_bundle(tmp_path / "wrong", off=0.01).folder)
+
+    assert damaged_result.returncode == wrong_result.returncode == 1
+    assert "golden/noise-7.presence.f32: hash differs" in damaged_result.stdout
+    assert "max abs diff 1.00e-02" in wrong_result.stdout
+
+
+def test_the_python_runner_hears_what_edgeav_hears(tiny: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    samples = (3000 * random.standard_normal(40_000)).clip(-32768, 32767).astype("<i2")
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, len(samples), "NONE", ""))
+        file.writeframes(samples.tobytes())
+
+    result = run_python(tiny, "--wav", tmp_path / "a.wav")
+
+    sound = samples.astype(np.float32) / np.float32(32768)
+    expected = Transcriber(tiny).transcribe_arrays(sound, None).text
+    assert result.stdout.strip() == expected != ""
+
+
+def test_the_python_runner_imports_numpy_and_engines_only() -> None:
+    tree = ast.walk(ast.parse(PYTHON_RUNNER.read_text("utf-8")))
+    names = {
+        name.split(".")[0]
+        for node in tree
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+        )
+    }
+
+    assert names - set(sys.stdlib_module_names) == {"numpy", "onnxruntime", "openvino", "executorch", "torch"}
+
+
+@pytest.mark.slow
+def test_the_cpp_runner_builds_and_reproduces_the_golden_vectors(tmp_path: Path) -> None:
+    runner = build_cpp_runner(tmp_path / "build")
+    from tiny_executorch import make_executorch_bundle
+
+    bundle = make_executorch_bundle(tmp_path / "tiny")
+
+    result = subprocess.run([runner, bundle.folder], capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
+    differences = [float(text) for text in re.findall(r"max abs diff (\S+)", result.stdout)]
+    assert max(differences) < 1e-4
+    for case in read_bundle(bundle.folder).golden:
+        assert f": {case['transcript']}\n" in result.stdout
+    assert "usage" in subprocess.run([runner], capture_output=True, text=True, check=False).stderr
+
+
+def build_cpp_runner(build: Path) -> Path:
+    """The built program; the test skips where the tools for it are missing."""
+    cmake, package = shutil.which("cmake"), find_spec("executorch")
+    if cmake is None or shutil.which("c++") is None or package is None:
+        pytest.skip("needs cmake, a C++ compiler and the executorch wheel")
+    version = subprocess.run([cmake, "--version"], capture_output=True, text=True, check=True).stdout
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < (3, 28):
+        pytest.skip(f"needs cmake 3.28 (pip install cmake); found {version.splitlines()[0]}")
+    prefix = next(iter(package.submodule_search_locations or []))
+    configure = [cmake, "-S", RUNNERS / "cpp", "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}"]
+    for command in (configure, [cmake, "--build", build]):
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+    return build / "run_bundle"
