@@ -148,6 +148,17 @@ def test_a_damaged_file_is_an_error_not_a_traceback(tmp_path: Path) -> None:
             open_media(tmp_path / name)
 
 
+def test_a_file_cut_off_on_its_way_is_read_as_far_as_it_goes_and_said(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (100, 48, 64), dtype=np.uint8)
+    whole = write_media(tmp_path / "whole.mkv", tone(4), pictures=list(noise)).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+
+    media = open_media(tmp_path / "cut.mkv")
+
+    assert 10 < len(list(media.pictures())) < 90
+    assert any("by its header: cut off?" in note for note in media.notes)
+
+
 def test_a_long_video_is_streamed_not_held_in_memory(tmp_path: Path) -> None:
     pictures = [np.zeros((240, 320), np.uint8)] * 500  # 38 MB of pictures
     path = write_media(tmp_path / "a.mp4", tone(0.1), pictures=pictures)

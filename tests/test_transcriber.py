@@ -203,6 +203,11 @@ def test_a_bundle_for_other_features_is_refused(folder: Path, tmp_path: Path) ->
         Transcriber(other)
 
 
+def test_a_missing_face_model_is_an_error_before_any_file(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(EdgeavError, match=r"absent\.onnx does not exist"):
+        Transcriber(folder, face_model=tmp_path / "absent.onnx")
+
+
 def test_arrays_of_the_wrong_shape_are_named(transcriber: Transcriber) -> None:
     with pytest.raises(EdgeavError, match=r"waveform: needs .* got shape \(2, 100\)"):
         transcriber.transcribe_arrays(np.zeros((2, 100), np.float32), None)

@@ -31,7 +31,8 @@ except ModuleNotFoundError as error:
 Gray = NDArray[np.uint8]
 
 LONGEST_STILL_S = 60.0  # a longer step between two timestamps is a broken file, not a still picture
-LATE_S = 0.2  # a track that starts or ends this much apart from the file is worth a note
+LATE_S = 0.2  # a track that starts this long after the other is worth a note
+SHORT_S, SHORT_SHARE = 0.5, 0.1  # one that ends this long before the file does, too (headers are estimates)
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Media:
     waveform: NDArray[np.float32] | None  # (S,) in [-1, 1] at 16 kHz, from the file's time 0
     has_video: bool
     start_s: float  # the file's time 0 on the clock of its timestamps
+    stated_s: float  # the duration its header claims
     notes: list[str] = field(default_factory=list)
 
     def pictures(self) -> Iterator[Gray]:
@@ -63,9 +65,17 @@ class Media:
                 notes.append(
                     f"video: {kind}{rate:.1f} pictures a second, resampled to {VIDEO_FPS} by timestamps"
                 )
+        if times:
+            notes += self.short("video", times[-1])
         if times and times[0] > LATE_S:
             notes.append(f"video: begins {times[0]:.2f} s after the sound")
         self.notes.extend(note for note in notes if note not in self.notes)
+
+    def short(self, track: str, end_s: float) -> list[str]:
+        """A note if a track ends well before the file does; the sign of a file cut off on its way."""
+        if self.stated_s - end_s < max(SHORT_S, SHORT_SHARE * self.stated_s):
+            return []
+        return [f"{track}: ends at {end_s:.1f} s, the file is {self.stated_s:.1f} s by its header: cut off?"]
 
 
 def open_media(path: str | Path) -> Media:
@@ -79,7 +89,8 @@ def open_media(path: str | Path) -> Media:
     with _opened(path) as container:
         audio, video = _audio_stream(container), _video_stream(container)
         starts = [(stream.start_time or 0) * stream.time_base for stream in (audio, video) if stream]
-        media = Media(path, None, video is not None, float(min(starts, default=0)))
+        stated_s = (container.duration or 0) / av.time_base
+        media = Media(path, None, video is not None, float(min(starts, default=0)), stated_s)
         media.notes += [
             f"no {kind} track" for kind, stream in (("audio", audio), ("video", video)) if not stream
         ]
@@ -158,7 +169,9 @@ def _decode_sound(container: Any, stream: Any, media: Media) -> NDArray[np.float
         return None
     _check_finite(waveform, media.path)
     _say_sound(stream, late_s or 0.0, media)
-    return _shift(waveform, round((late_s or 0.0) * SAMPLE_RATE_HZ))
+    waveform = _shift(waveform, round((late_s or 0.0) * SAMPLE_RATE_HZ))
+    media.notes += media.short("audio", len(waveform) / SAMPLE_RATE_HZ)
+    return waveform
 
 
 def _check_finite(waveform: NDArray[np.float32], path: Path) -> None:

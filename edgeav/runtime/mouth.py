@@ -36,7 +36,7 @@ class Mouth:
 
 
 @dataclass(frozen=True)
-class Path:
+class MouthPath:
     """Where the mouth is: `center` (T, 2) and `eye_distance` (T,) in pixels, NaN in frames without a face."""
 
     center: NDArray[np.float64]
@@ -78,7 +78,7 @@ def extract_mouth(pictures: Callable[[], Iterator[Gray]], detector: FaceDetector
     return Mouth(np.stack(list(_cut(pictures(), path))), path.present, path.notes)
 
 
-def follow_mouth(pictures: Iterable[Gray], detector: FaceDetector) -> Path:
+def follow_mouth(pictures: Iterable[Gray], detector: FaceDetector) -> MouthPath:
     """Find the speaker's mouth in every frame: detect, link, choose, interpolate, smooth."""
     sightings: dict[int, list[Face]] = {}
     frames = 0
@@ -88,7 +88,7 @@ def follow_mouth(pictures: Iterable[Gray], detector: FaceDetector) -> Path:
     enough = min(SIGHTINGS, len(sightings))
     trails = [trail for trail in _link(sightings) if len(trail.frames) >= enough]
     chosen = _choose(trails)
-    path = Path(np.full((frames, 2), np.nan), np.full(frames, np.nan), [])
+    path = MouthPath(np.full((frames, 2), np.nan), np.full(frames, np.nan), [])
     for trail in chosen:
         _lay(trail, path)
     path.notes.extend(_notes(path, detector, _rivals(trails, chosen)))
@@ -141,7 +141,7 @@ def _rivals(trails: list[_Trail], chosen: list[_Trail]) -> int:
     return sum(len(trail.frames) >= seen / 5 for trail in trails if trail not in chosen)
 
 
-def _lay(trail: _Trail, path: Path) -> None:
+def _lay(trail: _Trail, path: MouthPath) -> None:
     """Change `path`: write the trail, interpolated and smoothed, over the frames it covers."""
     last_frame = len(path.eye_distance) - 1
     start = 0 if trail.frames[0] <= GAP else trail.frames[0] - STRIDE + 1
@@ -164,7 +164,7 @@ def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
     return np.convolve(padded, window / window.sum(), mode="valid").astype(np.float64)
 
 
-def _notes(path: Path, detector: FaceDetector, rivals: int) -> list[str]:
+def _notes(path: MouthPath, detector: FaceDetector, rivals: int) -> list[str]:
     present = path.present
     if not present.any():
         return [f"no face found (with {detector.say}): the video is not used"]
@@ -178,7 +178,7 @@ def _notes(path: Path, detector: FaceDetector, rivals: int) -> list[str]:
     return notes
 
 
-def _cut(pictures: Iterable[Gray], path: Path) -> Iterator[Gray]:
+def _cut(pictures: Iterable[Gray], path: MouthPath) -> Iterator[Gray]:
     """Every picture's mouth, (96, 96); black where the mouth is unknown."""
     for picture, center, eye_distance in zip(pictures, path.center, path.eye_distance, strict=True):
         if np.isnan(eye_distance):

@@ -82,6 +82,8 @@ class Transcriber:
         _check_features(self.bundle)
         self.engine = open_engine(self.bundle, threads)
         self._threads, self._face_model = threads, face_model
+        if face_model is not None:
+            _ = self._face_detector  # a wrong path is an error now, not once for every file
 
     def transcribe(self, path: str | Path) -> Transcript:
         """Any sound or video file. Raises EdgeavError where there is nothing to hear nor to see in it."""
