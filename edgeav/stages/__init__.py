@@ -9,15 +9,12 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer, model_vali
 from edgeav.spec import Strict
 from edgeav.stages.stage import Stage
 from edgeav.stages.train import Train
-from edgeav.stages.train import Train
 
 __all__ = ["Stage", "Step"]
 
 
 class Step(Strict):
     """One item of a recipe's `stages`: exactly one stage, by its name, with its settings."""
-
-    train: Train | None = None
 
     train: Train | None = None
 

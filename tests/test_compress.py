@@ -1,0 +1,157 @@
+"""The whole loop on a small model and a small corpus of real files: first run, second run, killed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+import soundfile
+import torch
+
+from edgeav.compress import compress, plan
+from edgeav.data.corpus import open_corpus
+from edgeav.models import AVModel, ModelConfig, save_model
+from edgeav.models.config import AudioFrontend, Block, Fusion, VisualFrontend
+from edgeav.recipe import Recipe
+from edgeav.report import load
+
+SMALL = ModelConfig(
+    width=32,
+    audio=AudioFrontend(channels=16),
+    video=VisualFrontend(stem_channels=8, channels=(16, 16), strides=(2, 2)),
+    fusion=Fusion(hidden=32),
+    blocks=(Block(heads=2, head_width=16, feed_forward=64, feed_forward_2=64, conv_channels=32),),
+    tokens=("▁bin", "▁blue", "▁a", "▁two", "▁now"),
+)
+TIMES = ("seconds", "profile", "pairs", "environment", "verdict", "integer_share")  # measured anew in each run
+
+
+def write_corpus(folder: Path) -> None:
+    """Four training and four test clips of the drawn corpus, as files."""
+    folder.mkdir()
+    rows = []
+    for index, utterance in enumerate([*open_corpus("demo").train[:4], *open_corpus("demo").tests[0].utterances[:4]]):
+        media, name = utterance.media(), f"clip{index}"
+        soundfile.write(folder / f"{name}.flac", media.waveform, 16_000)
+        with av.open(str(folder / f"{name}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=Fraction(25))
+            stream.width = stream.height = 96
+            stream.pix_fmt = "yuv420p"
+            for picture in media.mouth:  # type: ignore[union-attr]
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+            container.mux(stream.encode())
+        split = "train" if index < 4 else "test_unseen"
+        row = {"audio": f"{name}.flac", "video": f"{name}.mp4", "text": utterance.text, "speaker": utterance.speaker}
+        rows.append(json.dumps(row | {"split": split}))
+    (folder / "manifest.jsonl").write_text("\n".join(rows))
+
+
+@pytest.fixture(scope="module")
+def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_corpus(folder / "corpus")
+    torch.manual_seed(0)
+    save_model(AVModel(SMALL).eval(), folder / "model")
+    path = folder / "recipe.yaml"
+    path.write_text(
+        f"schema: edgeav/1\nname: small\nmodel: {folder / 'model'}\ncorpus: {folder / 'corpus'}\n"
+        "stages:\n  - quantize: {format: int8, calibration: 4}\nexport: [onnxruntime]\nprofile: [this-machine]\n"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(recipe_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "small"
+    compress(Recipe.load(recipe_path), folder)
+    return folder
+
+
+def untimed(folder: Path) -> dict:
+    """The report without what is measured with a clock."""
+
+    def strip(value):
+        if isinstance(value, dict):
+            return {k: strip(v) for k, v in value.items() if k not in TIMES}
+        return [strip(v) for v in value] if isinstance(value, list) else value
+
+    return strip(json.loads((folder / "report.json").read_text()))
+
+
+def test_a_run_explains_itself_in_its_folder(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"recipe.resolved.yaml", "01-quantize", "bundles", "measured", "profiles"} <= names
+    assert {"report.html", "report.md", "report.json"} <= names
+    assert {path.name for path in (finished / "bundles").iterdir()} == {"onnxruntime-fp32", "onnxruntime-int8"}
+    report = load(finished)
+    assert {(b.target, b.precision) for b in report.bundles} == {("onnxruntime", "fp32"), ("onnxruntime", "int8")}
+    assert report.corpus.splits["test_unseen"].utterances == 4
+    fp32 = report.bundles[0]
+    assert fp32.parity is not None and fp32.parity.max_abs <= 1e-3 and fp32.parity.transcripts_equal
+
+
+def test_a_second_run_redoes_nothing(finished: Path, recipe_path: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")}
+    assert {row["state"] for row in plan(Recipe.load(recipe_path), finished)} == {"cached"}
+    compress(Recipe.load(recipe_path), finished)
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")} == before
+
+
+def test_a_plan_says_what_a_changed_setting_redoes(finished: Path, recipe_path: Path) -> None:
+    changed = Recipe.load(recipe_path, ["stages.0.quantize.calibration=2"])
+    rows = {row["step"]: row for row in plan(changed, finished)}
+    assert "changed" in rows["01-quantize"]["why"]
+    assert rows["bundles/onnxruntime-int8"]["why"] == "follows 01-quantize"
+
+
+def test_a_corrupted_bundle_is_named_not_used(finished: Path, tmp_path: Path) -> None:
+    from edgeav.errors import EdgeavError
+    from edgeav.runtime.bundle import read_bundle
+
+    broken = tmp_path / "bundle"
+    shutil.copytree(finished / "bundles" / "onnxruntime-int8", broken)
+    model = broken / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-100])
+    with pytest.raises(EdgeavError, match=r"model\.onnx"):
+        read_bundle(broken)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_step_ends_with_the_same_report(
+    recipe_path: Path, finished: Path, tmp_path: Path
+) -> None:
+    """SIGKILL as soon as each step's hidden folder appears; what was finished before is never done again."""
+    folder = tmp_path / "small"
+    steps = [row["step"] for row in plan(Recipe.load(recipe_path), folder)]
+    finished_at: dict[Path, int] = {}
+    for step in steps:
+        part = (folder / step).with_name(f".{Path(step).name}.part")
+        process = start(recipe_path, folder)
+        while not part.exists():
+            assert process.poll() is None, "the run ended before the step began"
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (folder / step).exists()
+        done = {path: path.stat().st_mtime_ns for path in folder.rglob("done.json")}
+        assert {path: done[path] for path in finished_at} == finished_at
+        finished_at = done
+    assert start(recipe_path, folder).wait() in (0, 1)  # 1: an untrained model keeps no budget
+    assert untimed(folder) == untimed(finished)
+
+
+def start(recipe: Path, folder: Path) -> subprocess.Popen:
+    here = Path(__file__).resolve().parent.parent
+    env = {**os.environ, "PYTHONPATH": str(here)}
+    command = [sys.executable, "-m", "edgeav", "compress", str(recipe), "--run-dir", str(folder)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=env, start_new_session=True, **quiet)  # type: ignore[call-overload]

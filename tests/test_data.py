@@ -1,0 +1,158 @@
+"""Corpora, the drawn and the real one; noise; batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeav.data import augment
+from edgeav.data.batch import NO_LABEL, Batches, Source
+from edgeav.data.cache import decode
+from edgeav.data.corpus import Media, Utterance, open_corpus
+from edgeav.data.synthetic import GRAMMAR
+from edgeav.data.text import Tokenizer, train_tokenizer
+from edgeav.errors import EdgeavError
+from edgeav.progress import Progress
+from edgeav.runtime.features import SAMPLE_RATE_HZ
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer([u.text for u in open_corpus("demo").train], 256)
+
+
+def test_a_drawn_clip_is_the_same_whenever_and_in_whatever_order_it_is_asked_for() -> None:
+    first, second = open_corpus("demo").tests[0].utterances[:2]
+    before = first.media()
+    second.media()
+    after = open_corpus("demo").tests[0].utterances[0].media()
+    np.testing.assert_array_equal(before.waveform, after.waveform)
+    np.testing.assert_array_equal(before.mouth, after.mouth)
+
+
+def test_another_seed_draws_another_corpus() -> None:
+    texts = [[u.text for u in open_corpus("demo", seed).train[:20]] for seed in (0, 1)]
+    assert texts[0] != texts[1]
+
+
+def test_no_test_voice_or_face_is_trained_on() -> None:
+    corpus = open_corpus("demo")
+    sets = [{u.speaker.split("/")[0] for u in us} for us in (corpus.train, corpus.valid, corpus.tests[0].utterances)]
+    assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
+    assert len(corpus.tests[0].utterances) >= 200
+
+
+def test_drawn_words_follow_the_grammar_and_lie_within_the_clip() -> None:
+    for utterance in open_corpus("demo").train[:5]:
+        media = utterance.media()
+        assert media.waveform is not None and media.mouth is not None
+        assert [word for word, _, _ in media.words] == utterance.text.split()
+        assert all(word in group for word, group in zip(utterance.text.split(), GRAMMAR, strict=True))
+        assert media.words[-1][2] <= len(media.waveform) / SAMPLE_RATE_HZ
+        assert abs(len(media.waveform) / SAMPLE_RATE_HZ - len(media.mouth) / 25) < 0.05
+
+
+def test_the_drawn_mouth_opens_with_the_sound() -> None:
+    """Frames within words differ more from their neighbours than frames in the silence before."""
+    moving, still = [], []
+    for utterance in open_corpus("demo").train[:5]:
+        media = utterance.media()
+        assert media.mouth is not None
+        change = np.abs(np.diff(media.mouth.astype(np.float32), axis=0))[:, 36:64, 24:72].mean(axis=(1, 2))
+        start, end = int(media.words[0][1] * 25), int(media.words[-1][2] * 25)
+        moving.append(np.median(change[start + 1 : end - 1]))
+        still.append(np.median(change[: max(1, start - 2)]))
+    assert np.mean(moving) > 1.1 * np.mean(still)
+
+
+def test_calibration_draws_from_training_clips_and_never_more_than_there_are() -> None:
+    corpus = open_corpus("demo")
+    drawn = corpus.calibration(50, seed=3)
+    assert len({u.id for u in drawn}) == 50 and {u.id for u in drawn} <= {u.id for u in corpus.train}
+    with pytest.raises(EdgeavError, match="4000"):
+        corpus.calibration(4001, seed=3)
+
+
+@pytest.mark.parametrize("snr_db", [-5.0, 0.0, 10.0])
+def test_noise_is_added_at_exactly_the_asked_for_ratio_to_active_speech(snr_db: float) -> None:
+    r = np.random.default_rng(0)
+    speech = np.zeros(48_000, np.float32)
+    speech[16_000:32_000] = r.standard_normal(16_000) * 0.1
+    noise = r.standard_normal(48_000).astype(np.float32)
+    words = [("word", 1.0, 2.0)]
+    added = augment.add_noise(speech, noise, snr_db, words) - speech
+    measured = 10 * np.log10(np.mean(speech[16_000:32_000] ** 2) / np.mean(added**2))
+    assert measured == pytest.approx(snr_db, abs=0.1)
+    without_times = augment.add_noise(speech, noise, snr_db) - speech
+    assert np.mean(without_times**2) == pytest.approx(np.mean(added**2), rel=0.05)
+
+
+def test_a_faster_clip_is_shorter_in_sound_and_picture_alike() -> None:
+    sound, frames = np.zeros(32_000, np.float32), np.zeros((50, 96, 96), np.uint8)
+    assert len(augment.stretch(sound, 1.25)) / 640 == len(augment.stretch_frames(frames, 1.25)) == 40
+
+
+def test_moving_the_camera_keeps_the_crop_size_and_range() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 96, 96), np.uint8)
+    moved = augment.move_camera(frames, np.random.default_rng(1))
+    assert moved.shape == (5, 88, 88) and moved.min() >= 0 and moved.max() <= 255
+
+
+def test_text_survives_the_tokenizer_and_grammar_words_are_one_piece(tokenizer: Tokenizer) -> None:
+    for utterance in open_corpus("demo").train[:50]:
+        ids = tokenizer.encode(utterance.text)
+        assert tokenizer.decode(ids) == utterance.text
+        assert len(ids) == 6
+
+
+def test_batches_depend_on_seed_step_and_rank_alone(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    utterances: list[Utterance] = list(open_corpus("demo").train[:4])
+    clips = decode(utterances, tmp_path / "clips", workers=1, progress=Progress(), label="")
+    assert [clips.rows[i].text for i in range(4)] == [u.text for u in utterances]
+    np.testing.assert_array_equal(clips.media(2).mouth, utterances[2].media().mouth)
+    noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ * 20).astype(np.float32)
+    batches = Batches([Source(clips, 3, longest_s=10.0)], tokenizer, noise)
+    one, again, other = batches.batch(1, 5, 0, 0.5), batches.batch(1, 5, 0, 0.5), batches.batch(1, 5, 1, 0.5)
+    assert (one.mel == again.mel).all() and (one.video == again.video).all()
+    assert one.mel.shape != other.mel.shape or (one.mel != other.mel).any()
+    assert len(one.target_lengths) == 3 and one.presence.shape[:2] == one.labels.shape
+
+
+def test_frame_labels_name_the_word_spoken_then_and_blank_in_silence(tokenizer: Tokenizer) -> None:
+    batches = Batches([], tokenizer, np.zeros(1, np.float32))
+    labels = batches.labels([("blue", 0.8, 1.6)], 25)  # steps of 80 ms: 10 to 19
+    assert set(labels[10:20]) == set(tokenizer.encode("blue"))
+    assert set(labels[:10]) == set(labels[20:]) == {len(tokenizer.tokens)}
+    assert set(batches.labels([], 25)) == {NO_LABEL}
+
+
+def test_a_manifest_with_bad_lines_names_every_one(tmp_path: Path) -> None:
+    good = {"audio": "a.flac", "text": "go", "speaker": "s1", "split": "test"}
+    lines = [json.dumps(good), "{not json", json.dumps({**good, "audio": None}), json.dumps({"audio": "a.flac"})]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    with pytest.raises(EdgeavError, match=r"(?s):2: .*:3: .*neither.*:4: "):
+        open_corpus(str(tmp_path))
+
+
+def test_an_unknown_corpus_is_a_clear_error() -> None:
+    with pytest.raises(EdgeavError, match="neither 'demo' nor a folder"):
+        open_corpus("nowhere")
+
+
+def test_real_test_speakers_are_reported_apart_and_unseen_ones_are_not_in_training(grid: Path) -> None:
+    corpus = open_corpus(str(grid))
+    splits = {split.name: split for split in corpus.tests}
+    assert splits["test_seen"].speakers == "seen" and splits["test_unseen"].speakers == "unseen"
+    trained = {u.speaker for u in corpus.train}
+    assert not trained & {u.speaker for u in splits["test_unseen"].utterances}
+    assert not any(split.synthetic for split in corpus.tests)
+
+
+def test_a_real_clip_has_sound_lips_and_word_times(grid: Path) -> None:
+    media: Media = open_corpus(str(grid)).valid[0].media()
+    assert media.waveform is not None and media.mouth is not None
+    assert media.mouth.shape[1:] == (96, 96) and 70 <= len(media.mouth) <= 76
+    assert len(media.words) == 6
