@@ -42,9 +42,7 @@ def main() -> None:
 
 
 @app.command(short_help="Run a recipe: compress, export, measure, judge.")
-def compress(
-    recipe: RecipeName, overrides: Overrides = None, run_dir: RunDir = None, as_json: Json = False
-) -> None:
+def compress(recipe: RecipeName, overrides: Overrides = None, run_dir: RunDir = None, as_json: Json = False) -> None:
     """Example: edgeav compress recipes/int8.yaml --set corpus=path/to/grid
 
     Run a recipe: its stages, its exports, the measurements on its devices and the verdict of its budget.
@@ -61,9 +59,7 @@ def compress(
 
 
 @app.command(short_help="Show what a run would do, and what is done already.")
-def plan(
-    recipe: RecipeName, overrides: Overrides = None, run_dir: RunDir = None, as_json: Json = False
-) -> None:
+def plan(recipe: RecipeName, overrides: Overrides = None, run_dir: RunDir = None, as_json: Json = False) -> None:
     """Example: edgeav plan recipes/int8.yaml
 
     Show the steps of a run before any work: which are cached, which are missing, and why.
@@ -81,9 +77,7 @@ def transcribe(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Video or audio files.")],
     bundle: Annotated[Path | None, typer.Option(help="Default: the newest under runs/.")] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024)] = 1,
-    face_model: Annotated[
-        Path | None, typer.Option(help="YuNet ONNX file, for a better face search.")
-    ] = None,
+    face_model: Annotated[Path | None, typer.Option(help="YuNet ONNX file, for a better face search.")] = None,
     as_json: Json = False,
 ) -> None:
     """Example: edgeav transcribe clip.mp4 --bundle runs/int8/bundles/onnxruntime-int8
@@ -148,9 +142,7 @@ def export(
     from edgeav.compress import export_one
 
     bundle = export_one(model, chosen, precision, corpus, folder)
-    console.print_json({"bundle": str(folder), "size_mb": bundle.size_bytes / 1e6}) if as_json else print(
-        folder
-    )
+    console.print_json({"bundle": str(folder), "size_mb": bundle.size_bytes / 1e6}) if as_json else print(folder)
 
 
 @app.command(short_help="Show the report of a run again.")

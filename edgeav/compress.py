@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeav import work
+from edgeav.catalog import find_model
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.explain import Sources
-from edgeav.catalog import find_model
 from edgeav.progress import Progress
 from edgeav.recipe import Recipe
 from edgeav.run import Run, Step, corpus_manifest, folder_hash
@@ -86,7 +86,9 @@ def export_one(model: str, target: Target, precision: str, corpus: str, out: Pat
     if out.exists() and any(out.iterdir()):
         raise EdgeavError(f"{out} is not empty; choose another --out, or delete it")
     stages = [{"quantize": {"format": "int8"}}] if precision == "int8" else []
-    recipe = validate(Recipe, {"name": "export", "model": model, "corpus": corpus, "stages": stages}, Sources("edgeav export", {}))
+    recipe = validate(
+        Recipe, {"name": "export", "model": model, "corpus": corpus, "stages": stages}, Sources("edgeav export", {})
+    )
     with tempfile.TemporaryDirectory(prefix=".edgeav-export-", dir=out.absolute().parent) as place:
         run = Run(Path(place), recipe)
         folders = [run.once(step) for step in _stage_steps(run)]
@@ -110,7 +112,9 @@ def steps_of(run: Run) -> Steps:
             export = _export_step(run, target, precision, data, model, last)
             measure = partial(_measure, run, export, model)
             exports[target.name, precision] = export
-            measures[target.name, precision] = Step(f"measured/{target.name}-{precision}", data, measure, (export, *last))
+            measures[target.name, precision] = Step(
+                f"measured/{target.name}-{precision}", data, measure, (export, *last)
+            )
         pair = tuple(exports[target.name, precision] for precision in _precisions(run.recipe))
         for device in run.recipe.devices:
             name, settings = f"profiles/{target.name}-{device.name}", {"device": device.model_dump(mode="json")}
@@ -129,7 +133,9 @@ def _stage_steps(run: Run) -> list[Step]:
     return steps
 
 
-def _export_step(run: Run, target: Target, precision: str, data: dict, model: Callable[[], Path], last: tuple[Step, ...]) -> Step:
+def _export_step(
+    run: Run, target: Target, precision: str, data: dict, model: Callable[[], Path], last: tuple[Step, ...]
+) -> Step:
     settings = {"target": target.model_dump(mode="json"), "precision": precision} | data
     name = f"bundles/{target.name}-{precision}"
     return Step(name, settings, lambda out: work.export_bundle(run, model(), target, precision, out), last)

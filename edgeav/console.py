@@ -70,9 +70,7 @@ def check_writable(folder: Path, option: str) -> None:
     """EdgeavError when nothing can be written into `folder` (it need not exist yet). Leaves no trace."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise EdgeavError(
-            f"{existing}: is a file, so {folder} cannot be a folder; choose another with {option}"
-        )
+        raise EdgeavError(f"{existing}: is a file, so {folder} cannot be a folder; choose another with {option}")
     try:
         # Really tried: permission bits lie for root and on read-only mounts.
         with tempfile.TemporaryFile(dir=existing) as probe:

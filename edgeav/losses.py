@@ -56,9 +56,7 @@ class CtcTraining(nn.Module):
 def ctc(logits: Tensor, batch: Batch, blank: int) -> Tensor:
     """(B, N, V) -> the mean negative log-likelihood per target token."""
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)
-    return F.ctc_loss(
-        log_probs, batch.targets, batch.steps, batch.target_lengths, blank=blank, zero_infinity=True
-    )
+    return F.ctc_loss(log_probs, batch.targets, batch.steps, batch.target_lengths, blank=blank, zero_infinity=True)
 
 
 def frame_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

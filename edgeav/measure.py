@@ -1,4 +1,4 @@
-"""How good a recognizer is: word error rate with a confidence interval, and how two recognizers differ on the same clips.
+"""How good a recognizer is: word error rate with an interval, and how two recognizers differ on the same clips.
 
 The interval resamples whole utterances (bootstrap; Bisani & Ney 2004, "Bootstrap estimates for confidence intervals in
 ASR performance evaluation"): words of one sentence fail together. The difference of two systems is resampled in pairs.
@@ -82,9 +82,7 @@ def wer_increase(
     references: Sequence[str], before: Sequence[str], after: Sequence[str], ci: float = 95, seed: int = 0
 ) -> tuple[float, float, float]:
     """WER(after) - WER(before) in points, and its paired bootstrap interval: (difference, low, high)."""
-    extra = np.array(
-        [_errors(r, a) - _errors(r, b) for r, a, b in zip(references, after, before, strict=True)]
-    )
+    extra = np.array([_errors(r, a) - _errors(r, b) for r, a, b in zip(references, after, before, strict=True)])
     words = np.array([len(r.split()) for r in references])
     return (_percent(extra, words), *_interval(extra, words, seed, ci))
 

@@ -117,9 +117,7 @@ class Profile(Strict):
     """What is missing here, and why."""
 
 
-def profile(
-    bundle_folder: Path, device: Device, workload: Workload | None = None, operators: bool = True
-) -> Profile:
+def profile(bundle_folder: Path, device: Device, workload: Workload | None = None, operators: bool = True) -> Profile:
     """Measure one bundle on a device, in a process of its own. EdgeavError has a failure's last lines."""
     _check_engine(bundle_folder, device)
     flags = ["--operators"] if operators else []
@@ -171,9 +169,7 @@ def _bench(folders: list[Path], device: Device, workload: Workload, flags: list[
             return _bench_locally(folders, device, workload, flags)
 
 
-def _bench_locally(
-    folders: list[Path], device: Device, workload: Workload, flags: list[str]
-) -> dict[str, Any]:
+def _bench_locally(folders: list[Path], device: Device, workload: Workload, flags: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edgeav-bench-") as place:
         result = Path(place) / "result.json"
         # -P: a file in the user's folder that is called like a package must not be imported in its stead.
@@ -208,9 +204,7 @@ def _run(command: list[str], device: Device) -> None:
             timeout=TIME_LIMIT_S,
         )
     except subprocess.TimeoutExpired as error:
-        raise EdgeavError(
-            f"the bench on {device.name} did not end in {TIME_LIMIT_S} s and was stopped"
-        ) from error
+        raise EdgeavError(f"the bench on {device.name} did not end in {TIME_LIMIT_S} s and was stopped") from error
     if done.returncode != 0:
         killed = f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit {done.returncode}"
         lines = (done.stderr or done.stdout).strip().splitlines()[-LAST_LINES:]

@@ -109,9 +109,7 @@ class Recipe(spec.Strict):
             for target in self.targets:
                 if target.engine not in device.engines:
                     runs = f"it runs {', '.join(device.engines)}"
-                    raise ValueError(
-                        f"target {target.name} needs {target.engine}, but {device.name} has none: {runs}"
-                    )
+                    raise ValueError(f"target {target.name} needs {target.engine}, but {device.name} has none: {runs}")
         return self
 
 

@@ -191,9 +191,7 @@ def _replace(path: Path, text: str) -> None:
         os.replace(partial, path)
     except OSError as error:
         _discard(partial)
-        raise EdgeavError(
-            f"cannot write {path}: {error.strerror}. Free some space or choose another --out."
-        ) from error
+        raise EdgeavError(f"cannot write {path}: {error.strerror}. Free some space or choose another --out.") from error
 
 
 def _discard(partial: Path) -> None:

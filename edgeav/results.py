@@ -1,4 +1,4 @@
-"""From the JSON that the steps left to the report and its verdict: nothing is measured here, so it can be done again."""
+"""From the JSON that the steps left to the report and its verdict: nothing is measured here."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ def judge(budget: Budget, bundles: list[BundleRow], pairs: list[PairRow]) -> Ver
     """Parity of every float artifact always; the rest as far as the budget asks for it."""
     checks = [*_parity_checks(bundles)]
     for pair in pairs:
-        checks += [*_wer_checks(budget, bundles, pair), *_speed_checks(budget, pair), *_size_checks(budget, bundles, pair)]
+        checks += [
+            *_wer_checks(budget, bundles, pair),
+            *_speed_checks(budget, pair),
+            *_size_checks(budget, bundles, pair),
+        ]
     return Verdict(passed=all(check.passed for check in checks), checks=checks)
 
 
@@ -66,7 +70,9 @@ def _parity_checks(bundles: list[BundleRow]) -> Iterator[Check]:
             same = "identical transcripts" if row.parity.transcripts_equal else "DIFFERENT transcripts"
             passed = row.parity.max_abs <= PARITY_LIMIT and row.parity.transcripts_equal
             say = f"reloaded fp32 artifact within {row.parity.max_abs:.1e} of PyTorch, {same}"
-            yield Check(name="parity", target=row.target, value=row.parity.max_abs, limit=PARITY_LIMIT, passed=passed, say=say)
+            yield Check(
+                name="parity", target=row.target, value=row.parity.max_abs, limit=PARITY_LIMIT, passed=passed, say=say
+            )
 
 
 def _wer_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iterator[Check]:
@@ -78,7 +84,9 @@ def _wer_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iter
     count = sum(w.utterances for w in row.wer.values())
     enough = count >= budget.wer.min_utterances
     interval = f"{found.abs:+.2f} points, {budget.wer.ci} % interval {found.low:+.2f} to {found.high:+.2f}, n = {count}"
-    say = f"int8 against fp32: {interval}" + ("" if enough else f"; at least {budget.wer.min_utterances} utterances asked for")
+    say = f"int8 against fp32: {interval}" + (
+        "" if enough else f"; at least {budget.wer.min_utterances} utterances asked for"
+    )
     passed = enough and found.high <= limit
     yield Check(name="wer", target=pair.target, value=found.high, limit=limit, passed=passed, say=say)
 

@@ -1,7 +1,7 @@
 """THE training loop: a technique passes a loss, it never copies the loop.
 
 It runs as one process per core or GPU (`python -m torch.distributed.run -m edgeav.train JOB.json`), kept in step by
-Hugging Face accelerate. Every batch and every dropout mask is a function of (seed, step, rank), so a run that was killed
+Hugging Face accelerate. Every batch and every dropout mask is a function of (seed, step, rank), so a killed run
 goes on from its last checkpoint as if it had not been.
 """
 
@@ -12,8 +12,10 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -76,10 +78,9 @@ def train(job: Job) -> None:
     rank = accelerator.process_index
     torch.manual_seed(job.seed)
     training = CtcTraining(load_model(Path(job.model)))
-    optimizer = torch.optim.AdamW(
-        _groups(training, job.weight_decay), lr=job.learning_rate, betas=(0.9, 0.98)
-    )
+    optimizer = torch.optim.AdamW(_groups(training, job.weight_decay), lr=job.learning_rate, betas=(0.9, 0.98))
     average = AveragedModel(training, multi_avg_fn=moving_average)
+    averaged = cast(CtcTraining, average.module)
     first = _resume(folder, training, optimizer, average)
     training.train()
     parallel, optimizer = accelerator.prepare(training, optimizer)
@@ -101,9 +102,9 @@ def train(job: Job) -> None:
             log.step(step, losses)
             if (step + 1) % job.checkpoint_every == 0 or step + 1 == job.steps:
                 _checkpoint(folder, step + 1, training, optimizer, average)
-                log.validate(step, average.module)
+                log.validate(step, averaged)
     if log:
-        _finish(folder, average.module, Path(job.model))
+        _finish(folder, averaged, Path(job.model))
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
@@ -120,13 +121,16 @@ def learning_rate(step: int, job: Job) -> float:
 
 
 @torch.no_grad()
-def moving_average(averaged: list[torch.Tensor], current: list[torch.Tensor], count: int | torch.Tensor) -> None:
+def moving_average(
+    averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], count: int | torch.Tensor
+) -> None:
     """Move `averaged` towards `current`: over the last 1,000 updates, or the last ninth of a shorter past.
 
     A constant decay would leave 13 % of the random initial weights in the average after 2,000 updates.
     """
     decay = min(0.999, (1 + float(count)) / (10 + float(count)))
-    torch._foreach_lerp_(averaged, current, 1 - decay)
+    for mean, value in zip(averaged, current, strict=True):
+        mean.lerp_(value, 1 - decay)
 
 
 class _Log:
@@ -144,9 +148,7 @@ class _Log:
             rate = (step + 1 - self.first) / (time.monotonic() - self.start)
             left_min = (self.job.steps - step - 1) / rate / 60
             values = " ".join(f"{name} {value:.3f}" for name, value in self.sums.items())
-            self._say(
-                f"step {step + 1}/{self.job.steps} {values} {rate:.2f} steps/s, {left_min:.0f} min left"
-            )
+            self._say(f"step {step + 1}/{self.job.steps} {values} {rate:.2f} steps/s, {left_min:.0f} min left")
             self._write({"step": step + 1, **self.sums, "steps_per_second": rate})
             self.sums = {}
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeav.catalog import find_model
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
-from edgeav.catalog import find_model
 from edgeav.run import Run, read_json, write_json
 from edgeav.runtime.features import MEL_FRAMES_PER_STEP, SAMPLES_PER_STEP, VIDEO_FRAMES_PER_STEP, Inputs, model_inputs
 from edgeav.target import Target
@@ -68,8 +68,14 @@ def calibration_inputs(run: Run, count: int) -> list[Inputs]:
 def golden_inputs(run: Run) -> list[tuple[np.ndarray | None, Inputs]]:
     """The middle of one training clip, with the waveform its log-mel came from."""
     media = run.corpus.calibration(1, run.recipe.seed)[0].media()
-    sound = None if media.waveform is None else media.waveform[8 * SAMPLES_PER_STEP :][: GOLDEN_STEPS * SAMPLES_PER_STEP]
-    lips = None if media.mouth is None else media.mouth[8 * VIDEO_FRAMES_PER_STEP :][: GOLDEN_STEPS * VIDEO_FRAMES_PER_STEP]
+    sound = (
+        None if media.waveform is None else media.waveform[8 * SAMPLES_PER_STEP :][: GOLDEN_STEPS * SAMPLES_PER_STEP]
+    )
+    lips = (
+        None
+        if media.mouth is None
+        else media.mouth[8 * VIDEO_FRAMES_PER_STEP :][: GOLDEN_STEPS * VIDEO_FRAMES_PER_STEP]
+    )
     return [(sound, model_inputs(sound, lips))]
 
 
@@ -115,7 +121,8 @@ def padded(inputs: Inputs, steps: int) -> Inputs:
     """The same utterance with `steps` empty steps behind it, which its output must not notice."""
     frames = (steps * MEL_FRAMES_PER_STEP, steps * VIDEO_FRAMES_PER_STEP, steps)
     grown = [
-        np.pad(array, ((0, 0), (0, more), *((0, 0),) * (array.ndim - 2))) for array, more in zip(inputs, frames, strict=True)
+        np.pad(array, ((0, 0), (0, more), *((0, 0),) * (array.ndim - 2)))
+        for array, more in zip(inputs, frames, strict=True)
     ]
     return Inputs(*grown)
 
@@ -153,7 +160,9 @@ def _measure(run: Run, recognize: Recognize, tokens: Sequence[str], out: Path) -
     with (out / "transcripts.jsonl").open("w", encoding="utf-8") as file:
         for split, clips in test_clips(run).items():
             references, texts = [], []
-            for index in run.progress.track(range(len(clips)), f"{out.name.strip('.').removesuffix('.part')} on {split}"):
+            for index in run.progress.track(
+                range(len(clips)), f"{out.name.strip('.').removesuffix('.part')} on {split}"
+            ):
                 media = clips.media(index)
                 inputs = model_inputs(media.waveform, media.mouth)
                 texts.append(greedy_text(recognize(inputs), inputs, tokens))

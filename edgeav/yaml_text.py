@@ -29,9 +29,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):  # ten lines of them expand to more data than memory holds
-            raise ComposerError(
-                None, None, "aliases are not supported: write the value out", event.start_mark
-            )
+            raise ComposerError(None, None, "aliases are not supported: write the value out", event.start_mark)
         if tag := getattr(event, "tag", None):
             raise ComposerError(None, None, f"tags are not supported: {tag}", event.start_mark)
         return super().compose_node(parent, index)

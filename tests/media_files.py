@@ -60,9 +60,7 @@ def _add_audio(container: Any, sound: NDArray, rate: int) -> Any:
     return container.add_stream(codec, rate=rate, layout={1: "mono", 2: "stereo"}[len(sound)])
 
 
-def _write_pictures(
-    container: Any, stream: Any, pictures: Sequence[NDArray], times_s: Sequence[float]
-) -> None:
+def _write_pictures(container: Any, stream: Any, pictures: Sequence[NDArray], times_s: Sequence[float]) -> None:
     for picture, time_s in zip(pictures, times_s, strict=True):
         frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")
         frame.pts, frame.time_base = round(time_s * TICKS), Fraction(1, TICKS)

@@ -23,9 +23,7 @@ from edgeav.runtime.machine import machine, peak_rss_mb
 
 ROOT = Path(__file__).parent.parent
 QUICK = Workload(seconds=1.0, iterations=5, warmup=1)
-pytest.importorskip(
-    "onnxruntime", reason="the bench is tested on ONNX Runtime: pip install 'edgeav[onnxruntime]'"
-)
+pytest.importorskip("onnxruntime", reason="the bench is tested on ONNX Runtime: pip install 'edgeav[onnxruntime]'")
 pytest.importorskip("onnx", reason="the tiny model is built with onnx: pip install 'edgeav[compress]'")
 
 
@@ -54,12 +52,7 @@ def test_a_bundle_is_measured_in_a_process_of_its_own(fp32: Path, tmp_path: Path
     assert (result["n"], result["warmup"], result["threads"], result["steps"]) == (5, 1, 1, 15)
     assert result["model_bytes"] == (fp32 / "model.onnx").stat().st_size
     assert result["golden"]["cases"] == 2
-    assert (
-        result["wall_ms"]["min"]
-        <= result["wall_ms"]["p50"]
-        <= result["wall_ms"]["p90"]
-        <= result["wall_ms"]["p99"]
-    )
+    assert result["wall_ms"]["min"] <= result["wall_ms"]["p50"] <= result["wall_ms"]["p90"] <= result["wall_ms"]["p99"]
     assert result["rtf"] == pytest.approx(result["wall_ms"]["p50"] / 1200)
     assert 10 < result["runtime_rss_mb"] < result["peak_rss_mb"] < 1000
 
@@ -171,12 +164,8 @@ def test_openvino_tells_its_operators_too(tmp_path: Path) -> None:
         ("Reorder", "jit_avx512_i8", False),
     ],
 )
-def test_openvino_computes_in_integers_where_its_kernel_says_so(
-    kind: str, kernel: str, integer: bool
-) -> None:
-    info = SimpleNamespace(
-        node_name="a", node_type=kind, exec_type=kernel, real_time=timedelta(milliseconds=2)
-    )
+def test_openvino_computes_in_integers_where_its_kernel_says_so(kind: str, kernel: str, integer: bool) -> None:
+    info = SimpleNamespace(node_name="a", node_type=kind, exec_type=kernel, real_time=timedelta(milliseconds=2))
     assert operators._openvino_node(info) == ("a", kind, 2, integer)
 
 

@@ -41,12 +41,13 @@ def write_corpus(folder: Path) -> None:
     rows = []
     for index, utterance in enumerate([*open_corpus("demo").train[:4], *open_corpus("demo").tests[0].utterances[:4]]):
         media, name = utterance.media(), f"clip{index}"
+        assert media.waveform is not None and media.mouth is not None
         soundfile.write(folder / f"{name}.flac", media.waveform, 16_000)
         with av.open(str(folder / f"{name}.mp4"), "w") as container:
             stream = container.add_stream("libx264", rate=Fraction(25))
             stream.width = stream.height = 96
             stream.pix_fmt = "yuv420p"
-            for picture in media.mouth:  # type: ignore[union-attr]
+            for picture in media.mouth:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
             container.mux(stream.encode())
         split = "train" if index < 4 else "test_unseen"
@@ -76,10 +77,10 @@ def finished(recipe_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def untimed(folder: Path) -> dict:
+def untimed(folder: Path) -> object:
     """The report without what is measured with a clock."""
 
-    def strip(value):
+    def strip(value: object) -> object:
         if isinstance(value, dict):
             return {k: strip(v) for k, v in value.items() if k not in TIMES}
         return [strip(v) for v in value] if isinstance(value, list) else value

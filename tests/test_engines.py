@@ -84,9 +84,7 @@ def test_executorch_computes_what_the_model_says_at_every_length(tmp_path: Path)
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_module_of_the_runtime_loads_torch_or_pydantic(module: str) -> None:
-    code = (
-        f"import sys, {module}; print(*[m for m in ('torch', 'pydantic', 'executorch') if m in sys.modules])"
-    )
+    code = f"import sys, {module}; print(*[m for m in ('torch', 'pydantic', 'executorch') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr

@@ -42,9 +42,7 @@ def torch_log_mel(waveform: np.ndarray) -> np.ndarray:
     sound = torch.from_numpy(waveform).double()
     sound = torch.cat([sound[:1], sound[1:] - 0.97 * sound[:-1]])
     window = torch.hann_window(WINDOW, periodic=False, dtype=torch.float64)
-    spectrum = torch.stft(
-        sound, N_FFT, HOP, WINDOW, window, center=True, pad_mode="constant", return_complex=True
-    )
+    spectrum = torch.stft(sound, N_FFT, HOP, WINDOW, window, center=True, pad_mode="constant", return_complex=True)
     power = spectrum.abs().square()[:, : len(waveform) // HOP]
     return torch.log(torch.from_numpy(slaney_filters()) @ power + 2**-24).T.numpy()
 
@@ -94,9 +92,7 @@ def test_the_crop_is_taken_from_the_middle() -> None:
     assert (crop[0, 0, 0], crop[0, -1, 0]) == (4, 91)
 
 
-@pytest.mark.parametrize(
-    ("samples", "frames", "steps"), [(48_000, 75, 38), (12_800, 75, 38), (64_000, 50, 50)]
-)
+@pytest.mark.parametrize(("samples", "frames", "steps"), [(48_000, 75, 38), (12_800, 75, 38), (64_000, 50, 50)])
 def test_inputs_are_as_long_as_the_longer_track_and_say_where_the_other_ends(
     samples: int, frames: int, steps: int
 ) -> None:

@@ -50,9 +50,7 @@ def test_25_pictures_a_second_come_through_one_by_one(tmp_path: Path) -> None:
 def test_other_rates_are_resampled_to_the_nearest_picture_and_said(tmp_path: Path, rate: int) -> None:
     pictures = shades(2 * rate) if rate < 40 else shades(rate)
     seconds = len(pictures) / rate
-    path = write_media(
-        tmp_path / "a.mkv", pictures=pictures, times_s=[index / rate for index in range(len(pictures))]
-    )
+    path = write_media(tmp_path / "a.mkv", pictures=pictures, times_s=[index / rate for index in range(len(pictures))])
     media = open_media(path)
     shown = [round((float(picture.mean()) - 20) / 3) for picture in media.pictures()]
 
@@ -72,9 +70,7 @@ def test_a_varying_rate_follows_the_timestamps_and_is_said(tmp_path: Path) -> No
 
 
 def test_pictures_may_be_read_twice_and_are_noted_once(tmp_path: Path) -> None:
-    media = open_media(
-        write_media(tmp_path / "a.mkv", pictures=shades(10), times_s=[i / 30 for i in range(10)])
-    )
+    media = open_media(write_media(tmp_path / "a.mkv", pictures=shades(10), times_s=[i / 30 for i in range(10)]))
 
     assert len(list(media.pictures())) == len(list(media.pictures())) == 8
     assert len(media.notes) == 2

@@ -55,12 +55,16 @@ def test_every_row_of_a_padded_batch_equals_the_row_run_alone(model: AVModel) ->
 
 
 @pytest.mark.parametrize("present", [(1, 0), (0, 1), (0, 0)])
-def test_a_missing_modality_leaves_the_output_finite_and_unaware_of_it(model: AVModel, present: tuple[int, int]) -> None:
+def test_a_missing_modality_leaves_the_output_finite_and_unaware_of_it(
+    model: AVModel, present: tuple[int, int]
+) -> None:
     mel, video, presence = inputs(8)
     presence = presence * torch.tensor(present)
     with torch.inference_mode():
         out = model(mel * present[0], video * present[1], presence)
-        noise = model(mel if present[0] else torch.randn_like(mel), video if present[1] else torch.randn_like(video), presence)
+        noise = model(
+            mel if present[0] else torch.randn_like(mel), video if present[1] else torch.randn_like(video), presence
+        )
     assert out.isfinite().all()
     torch.testing.assert_close(out, noise, atol=1e-5, rtol=0)
 

@@ -14,17 +14,13 @@ from edgeav.profiling import Profile, compare_pair, profile
 from edgeav.runtime.bench import Workload
 
 QUICK = Workload(seconds=1.0, iterations=4, warmup=1)
-pytest.importorskip(
-    "onnxruntime", reason="profiles are tested on ONNX Runtime: pip install 'edgeav[onnxruntime]'"
-)
+pytest.importorskip("onnxruntime", reason="profiles are tested on ONNX Runtime: pip install 'edgeav[onnxruntime]'")
 pytest.importorskip("onnx", reason="the tiny model is built with onnx: pip install 'edgeav[compress]'")
 
 
 def a_device(threads: int = 1, emulated: bool = False) -> Device:
     facts = {"name": "a-desk", "description": "for tests", "connect": "local", "arch": "native"}
-    return Device.model_validate(
-        {**facts, "threads": threads, "engines": ["onnxruntime"], "emulated": emulated}
-    )
+    return Device.model_validate({**facts, "threads": threads, "engines": ["onnxruntime"], "emulated": emulated})
 
 
 @pytest.fixture(scope="module")

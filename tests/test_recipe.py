@@ -102,11 +102,11 @@ def test_mistakes_of_every_kind_are_reported_together() -> None:
 
 def test_a_target_that_no_device_can_run_is_found_before_any_work(tmp_path: Path) -> None:
     device = tmp_path / "small.yaml"
-    text = (
-        "schema: edgeav/1\nname: small\ndescription: x\nconnect: local\narch: native\nengines: [openvino]\n"
-    )
+    text = "schema: edgeav/1\nname: small\ndescription: x\nconnect: local\narch: native\nengines: [openvino]\n"
     device.write_text(text)
-    assert "target onnxruntime needs onnxruntime, but small has none: it runs openvino" in message(f"profile=[{device}]")
+    assert "target onnxruntime needs onnxruntime, but small has none: it runs openvino" in message(
+        f"profile=[{device}]"
+    )
     recipe = Recipe.load("int8", [f"profile=[{device}]", "export=[openvino]"])
     assert [found.name for found in recipe.devices] == ["small"]
 

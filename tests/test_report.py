@@ -96,9 +96,7 @@ def some_operators(integer: bool, p50: float) -> list[Operator]:
 
 
 def a_wer(split: str, precision: str) -> WerRow:
-    points = {"test_synthetic": 11.4, "test_seen": 6.8, "test_unseen": 38.2}[split] + 0.3 * (
-        precision == "int8"
-    )
+    points = {"test_synthetic": 11.4, "test_seen": 6.8, "test_unseen": 38.2}[split] + 0.3 * (precision == "int8")
     return WerRow(
         wer=points,
         low=0.86 * points,
@@ -208,9 +206,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.requests += [
-            f"{tag} {name}={value}" for name, value in attrs if name in ("src", "href", "srcset", "data")
-        ]
+        self.requests += [f"{tag} {name}={value}" for name, value in attrs if name in ("src", "href", "srcset", "data")]
         if tag in ("script", "link", "iframe"):
             self.requests.append(tag)
         if tag not in self.VOID:
@@ -275,13 +271,9 @@ def test_a_report_of_nothing_but_a_model_still_renders(report: Report, template:
 
 
 def test_a_bundle_measured_on_one_split_only_renders(report: Report) -> None:
-    bundle = report.bundles[0].model_copy(
-        update={"wer": {"test_seen": a_wer("test_seen", "fp32")}, "parity": None}
-    )
+    bundle = report.bundles[0].model_copy(update={"wer": {"test_seen": a_wer("test_seen", "fp32")}, "parity": None})
     for template in ("report.html.j2", "report.md.j2"):
-        assert "test_seen" in render.render(
-            template, report.model_copy(update={"bundles": [bundle], "pairs": []})
-        )
+        assert "test_seen" in render.render(template, report.model_copy(update={"bundles": [bundle], "pairs": []}))
 
 
 def test_every_markdown_table_has_equally_many_cells_in_every_row(report: Report) -> None:

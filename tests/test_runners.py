@@ -76,9 +76,7 @@ def test_the_python_runner_imports_numpy_and_engines_only() -> None:
         name.split(".")[0]
         for node in tree
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in (
-            [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-        )
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
     }
 
     assert names - set(sys.stdlib_module_names) == {"numpy", "onnxruntime", "openvino", "executorch", "torch"}

@@ -167,9 +167,7 @@ def test_a_path_that_cannot_exist_does_not_exist(name: str) -> None:
 
 
 def test_a_path_is_never_taken_for_a_name(tmp_path: Path) -> None:
-    with pytest.raises(
-        EdgeavError, match=r"int8\.yaml: no such file; edgeav ships one by the name of 'int8'"
-    ):
+    with pytest.raises(EdgeavError, match=r"int8\.yaml: no such file; edgeav ships one by the name of 'int8'"):
         spec.find("recipes", str(tmp_path / "int8.yaml"))
     assert spec.find("recipes", str(write(tmp_path, "name: a\n"))) == tmp_path / "car.yaml"
 

@@ -80,9 +80,7 @@ def test_the_text_is_that_of_the_model_on_the_features(transcriber: Transcriber)
     assert transcript.notes == []
 
 
-def test_a_transcript_is_plain_data_with_the_time_of_every_part(
-    transcriber: Transcriber, tmp_path: Path
-) -> None:
+def test_a_transcript_is_plain_data_with_the_time_of_every_part(transcriber: Transcriber, tmp_path: Path) -> None:
     transcript = transcriber.transcribe(write_media(tmp_path / "a.wav", noise(2)))
 
     assert tuple(transcript.timings_ms) == PARTS
@@ -90,9 +88,7 @@ def test_a_transcript_is_plain_data_with_the_time_of_every_part(
     assert json.loads(json.dumps(dataclasses.asdict(transcript)))["text"] == transcript.text
 
 
-def test_a_clip_without_video_or_without_sound_is_answered_and_said(
-    recording: Transcriber, tmp_path: Path
-) -> None:
+def test_a_clip_without_video_or_without_sound_is_answered_and_said(recording: Transcriber, tmp_path: Path) -> None:
     heard = recording.transcribe(write_media(tmp_path / "a.wav", noise(2)))
     mouth = list(mouths(50))
     seen = recording.transcribe(write_media(tmp_path / "a.mkv", pictures=mouth))

@@ -26,9 +26,7 @@ def weights() -> dict[str, NDArray[np.float32]]:
 
 def expected(inputs: Inputs) -> NDArray[np.float32]:
     """What the model computes, in numpy: the oracle for every engine. -> (1, N, V)"""
-    scores = sum(
-        array.reshape(1, inputs.steps, -1) @ weights()[name] for name, array in inputs._asdict().items()
-    )
+    scores = sum(array.reshape(1, inputs.steps, -1) @ weights()[name] for name, array in inputs._asdict().items())
     scores = np.asarray(scores)
     scores = scores - scores.max(axis=-1, keepdims=True)
     return (scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))).astype(np.float32)
@@ -49,9 +47,7 @@ def onnx_model() -> bytes:
     for name, width in WIDTHS.items():
         constants.append(numpy_helper.from_array(weights()[name], f"{name}_weight"))
         constants.append(numpy_helper.from_array(np.array([1, -1, width], np.int64), f"{name}_shape"))
-        nodes.append(
-            helper.make_node("Reshape", [name, f"{name}_shape"], [f"{name}_flat"], name=f"{name}_reshape")
-        )
+        nodes.append(helper.make_node("Reshape", [name, f"{name}_shape"], [f"{name}_flat"], name=f"{name}_reshape"))
         product = [f"{name}_flat", f"{name}_weight"]
         nodes.append(helper.make_node("MatMul", product, [f"{name}_out"], name=f"{name}_matmul"))
     nodes.append(helper.make_node("Sum", [f"{name}_out" for name in WIDTHS], ["sum"], name="sum"))
@@ -63,9 +59,7 @@ def onnx_model() -> bytes:
     return model.SerializeToString()
 
 
-def make_bundle(
-    folder: Path, engine: str = "onnxruntime", precision: str = "fp32", off: float = 0.0
-) -> Bundle:
+def make_bundle(folder: Path, engine: str = "onnxruntime", precision: str = "fp32", off: float = 0.0) -> Bundle:
     """Write a bundle; `off` falsifies its golden vectors by that much."""
     folder.mkdir(parents=True)
     model = {"onnxruntime": "model.onnx", "openvino": "model.xml"}[engine]

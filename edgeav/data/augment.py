@@ -1,7 +1,7 @@
 """What training does to a clip: tempo, noise at an exact SNR, camera movement, short masks. numpy and OpenCV only.
 
 SNR is over ACTIVE speech: clips are half silence, and an SNR over the whole clip flatters by 3 to 4 dB.
-SpecAugment: Park et al. 2019 (https://arxiv.org/abs/1904.08779); the masks are short, a word lasts only 15 to 25 frames.
+SpecAugment: Park et al. 2019 (https://arxiv.org/abs/1904.08779); its masks are short: a word lasts 15 to 25 frames.
 """
 
 from __future__ import annotations
@@ -32,14 +32,10 @@ def stretch_frames(frames: NDArray[np.uint8], factor: float) -> NDArray[np.uint8
 
 
 def active_power(waveform: Array, words: Sequence[Word]) -> float:
-    """Mean square of the speech itself: within the words where their times are known, else within 20 dB of the loudest 20 ms."""
+    """Mean square of the speech: within the words where times are known, else within 20 dB of the loudest 20 ms."""
     if words:
         spans = [waveform[int(s * SAMPLE_RATE_HZ) : int(e * SAMPLE_RATE_HZ)] for _, s, e in words]
-        return (
-            float(np.mean(np.concatenate(spans) ** 2))
-            if any(map(len, spans))
-            else float(np.mean(waveform**2))
-        )
+        return float(np.mean(np.concatenate(spans) ** 2)) if any(map(len, spans)) else float(np.mean(waveform**2))
     frame = SAMPLE_RATE_HZ // 50
     power = (waveform[: len(waveform) // frame * frame].reshape(-1, frame) ** 2).mean(axis=1)
     return float(power[power >= power.max() / 100].mean()) if len(power) else float(np.mean(waveform**2))
@@ -51,7 +47,7 @@ def add_noise(waveform: Array, noise: Array, snr_db: float, words: Sequence[Word
     if speech <= 0 or disturbance <= 0:
         return waveform
     gain = np.sqrt(speech / disturbance) * 10 ** (-snr_db / 20)
-    return waveform + noise * np.float32(gain)
+    return (waveform + noise * gain).astype(np.float32)
 
 
 def babble(voices: Sequence[Array], seconds: int, r: Rng) -> Array:
@@ -72,13 +68,14 @@ def move_camera(frames: NDArray[np.uint8], r: Rng) -> Array:
         move = np.array([[-1, 0, CROP - 1.0], [0, 1, 0]]) @ np.vstack([move, [0, 0, 1]])
     warp = [cv2.warpAffine(f, move, (CROP, CROP), borderMode=cv2.BORDER_REPLICATE) for f in frames]
     moved = np.stack(warp).astype(np.float32)
-    return 255 * (moved / 255) ** np.float32(r.uniform(0.75, 1.3))
+    return (255 * (moved / 255) ** np.float32(r.uniform(0.75, 1.3))).astype(np.float32)
 
 
 def roughen(video: Array, r: Rng) -> Array:
     """(T, 88, 88) standardized -> the same with camera noise now and then, and up to two gaps of one or two frames."""
     if r.random() < 0.3:
-        video = video + r.standard_normal(video.shape, np.float32) * np.float32(r.uniform(0.02, 0.2))
+        noise = r.standard_normal(video.shape, np.float32) * np.float32(r.uniform(0.02, 0.2))
+        video = (video + noise).astype(np.float32)
     for _ in range(int(r.integers(0, 3))):
         width = int(r.integers(1, 3))
         start = int(r.integers(0, max(1, len(video) - width)))

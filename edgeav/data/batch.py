@@ -34,7 +34,7 @@ MODALITIES = {"both": 0.45, "sound": 0.20, "lips": 0.35}  # lips alone are harde
 
 @dataclass(frozen=True)
 class Source:
-    """One corpus of a mix: how many of its clips a batch holds. Longer clips than `longest_s` would only pad the others."""
+    """One corpus of a mix: how many of its clips a batch holds. Clips beyond `longest_s` would only pad the others."""
 
     clips: DecodedClips
     per_batch: int
@@ -47,7 +47,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Batch:
-    """mel (B, 8N, 80), video (R, 2N, 88, 88) of the rows that have one, presence (B, N, 2), labels (B, N), -1 unknown."""
+    """mel (B, 8N, 80), video (R, 2N, 88, 88) of the R rows that have one, presence (B, N, 2), labels (B, N) or -1."""
 
     mel: Tensor
     video: Tensor
@@ -88,9 +88,7 @@ class Batches:
         for word, start, end in words:
             ids = self.tokenizer.encode(word)
             spoken = np.flatnonzero((time >= start) & (time < end))
-            out[spoken] = [
-                ids[min(len(ids) - 1, int((time[i] - start) / (end - start) * len(ids)))] for i in spoken
-            ]
+            out[spoken] = [ids[min(len(ids) - 1, int((time[i] - start) / (end - start) * len(ids)))] for i in spoken]
         return out
 
 
@@ -105,9 +103,7 @@ def disturb(
         sound = augment.stretch(media.waveform, factor)
         if r.random() < noise_share:
             start = int(r.integers(len(noise) - len(sound)))
-            sound = augment.add_noise(
-                sound, noise[start : start + len(sound)], float(r.uniform(-5, 18)), words
-            )
+            sound = augment.add_noise(sound, noise[start : start + len(sound)], float(r.uniform(-5, 18)), words)
         mel = augment.mask_mel(normalize_mel(log_mel(sound)), r)
     if media.mouth is not None:
         frames = augment.stretch_frames(media.mouth, factor)

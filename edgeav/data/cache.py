@@ -37,30 +37,22 @@ class DecodedClips:
 
     def __init__(self, folder: Path) -> None:
         rows = json.loads((folder / "rows.json").read_text())
-        self.rows = [
-            Row(r["text"], r["speaker"], tuple(r["samples"]), tuple(r["frames"]), _words(r)) for r in rows
-        ]
+        self.rows = [Row(r["text"], r["speaker"], tuple(r["samples"]), tuple(r["frames"]), _words(r)) for r in rows]
         self._sound = np.memmap(folder / "sound.i16", np.int16, "r")
-        self._lips = (
-            np.memmap(folder / "lips.u8", np.uint8, "r") if (folder / "lips.u8").stat().st_size else None
-        )
+        self._lips = np.memmap(folder / "lips.u8", np.uint8, "r") if (folder / "lips.u8").stat().st_size else None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def media(self, index: int) -> Media:
         row = self.rows[index]
-        sound = (
-            self._sound[slice(*row.samples)].astype(np.float32) / 32768
-            if row.samples[0] < row.samples[1]
-            else None
-        )
+        sound = None
+        if row.samples[0] < row.samples[1]:
+            sound = (self._sound[slice(*row.samples)] / np.float32(32768)).astype(np.float32)
         area = MOUTH * MOUTH
         lips = None
         if self._lips is not None and row.frames[0] < row.frames[1]:
-            lips = np.asarray(self._lips[row.frames[0] * area : row.frames[1] * area]).reshape(
-                -1, MOUTH, MOUTH
-            )
+            lips = np.asarray(self._lips[row.frames[0] * area : row.frames[1] * area]).reshape(-1, MOUTH, MOUTH)
         return Media(sound, lips, row.words)
 
 
@@ -75,9 +67,7 @@ def decode(
     return DecodedClips(folder)
 
 
-def _write(
-    utterances: Sequence[Utterance], folder: Path, workers: int, progress: Progress, label: str
-) -> None:
+def _write(utterances: Sequence[Utterance], folder: Path, workers: int, progress: Progress, label: str) -> None:
     rows, sample, frame = [], 0, 0
     # spawn: a forked child would inherit the synthesizer's and OpenCV's threads half alive
     with (

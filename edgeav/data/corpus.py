@@ -1,4 +1,4 @@
-"""A corpus: utterances with a speaker, a text, sound and lips, in splits that share no test speaker's clip with training.
+"""A corpus: utterances with a speaker, a text, sound and lips, in splits that share no clip.
 
 `open_corpus("demo")` is generated from a seed; a folder with manifest.jsonl is read from disk. Nothing is decoded until
 an utterance is asked for its media, so a corpus of any length opens at once.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from edgeav.errors import EdgeavError
 from edgeav.runtime.features import Inputs, model_inputs
 
 Word = tuple[str, float, float]
+Familiarity = Literal["seen", "unseen", "mixed", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Split:
     name: str
     utterances: Sequence[Utterance]
     synthetic: bool
-    speakers: str  # "seen" or "unseen" in training, or "unknown"
+    speakers: Familiarity  # to the model, if it was trained on this corpus
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.error
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from edgeav.data.corpus import Corpus, Media, Split, Utterance, Word
+from edgeav.data.corpus import Corpus, Familiarity, Media, Split, Utterance, Word
 from edgeav.errors import EdgeavError
 from edgeav.runtime.features import MOUTH, SAMPLE_RATE_HZ
 
@@ -68,13 +69,11 @@ def _split(folder: Path, rows: list[tuple[str, Utterance]]) -> Corpus:
         if split.startswith("test")
     ]
     if not tests:
-        raise EdgeavError(
-            f"{folder}/manifest.jsonl: no split is named test…; found {', '.join(sorted(by_split))}"
-        )
+        raise EdgeavError(f"{folder}/manifest.jsonl: no split is named test…; found {', '.join(sorted(by_split))}")
     return Corpus(folder.name, train, valid, tests)
 
 
-def _familiarity(speakers: set[str], known: set[str]) -> str:
+def _familiarity(speakers: set[str], known: set[str]) -> Familiarity:
     if speakers <= known:
         return "seen"
     return "unseen" if not speakers & known else "mixed"
@@ -103,11 +102,9 @@ def _read_mouth(path: Path) -> NDArray[np.uint8]:
     try:
         with av.open(str(path)) as container:
             frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.error.FFmpegError, OSError, IndexError) as error:
         raise EdgeavError(f"{path}: cannot be read as video ({error})") from None
-    mouth = np.stack(frames)
+    mouth = np.stack(frames).astype(np.uint8)
     if mouth.shape[1:] != (MOUTH, MOUTH):
-        raise EdgeavError(
-            f"{path}: frames of {mouth.shape[2]}x{mouth.shape[1]}; a corpus holds {MOUTH}x{MOUTH} mouths"
-        )
+        raise EdgeavError(f"{path}: frames of {mouth.shape[2]}x{mouth.shape[1]}; a corpus holds {MOUTH}x{MOUTH} mouths")
     return mouth

@@ -148,9 +148,7 @@ def render(settings: NDArray[np.float64], face: Face, r: np.random.Generator) ->
 def _skin(face: Face, r: np.random.Generator) -> NDArray[np.float32]:
     y, x = np.mgrid[0:MOUTH, 0:MOUTH].astype(np.float32) / (MOUTH / 2) - 1
     skin = face.skin * (1 + face.light[0] * x + face.light[1] * y - 0.15 * x**2)
-    blotches = cv2.resize(
-        r.standard_normal((16, 16)).astype(np.float32), (MOUTH, MOUTH), interpolation=cv2.INTER_CUBIC
-    )
+    blotches = cv2.resize(r.standard_normal((16, 16)).astype(np.float32), (MOUTH, MOUTH), interpolation=cv2.INTER_CUBIC)
     stubble = face.stubble * r.standard_normal((MOUTH, MOUTH)) * (y > 0.25)
     return (skin + 2.5 * blotches + 0.5 * stubble).astype(np.float32)
 
@@ -212,4 +210,5 @@ def _walk(frames: int, size: float, r: np.random.Generator, columns: int) -> NDA
     """(T, columns): smooth random movement of about `size`."""
     kernel = np.hanning(9) / np.hanning(9).sum()
     noise = r.standard_normal((frames + 8, columns)) * size * 2
-    return np.stack([np.convolve(noise[:, c], kernel, "valid") for c in range(columns)], axis=1)
+    smooth = [np.convolve(noise[:, c], kernel, "valid").astype(np.float64) for c in range(columns)]
+    return np.stack(smooth, axis=1)

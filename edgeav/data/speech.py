@@ -59,15 +59,13 @@ class _Event(ctypes.Structure):
     ]
 
 
-_CALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 def speak(text: str, voice: Voice, seed: int = 0) -> Speech:
     """Synthesize `text`, a function of its arguments alone; EdgeavError for a voice that espeak-ng does not have.
 
-    espeak-ng keeps the phase of its noise and its oscillators in static variables, so the same sentence sounds different
+    espeak-ng keeps the phase of its noise and oscillators in static variables, so the same sentence sounds different
     each time; a library loaded afresh (2 ms) and a seeded C `rand` make it repeatable.
     """
     engine = _Engine(seed)

@@ -14,7 +14,7 @@ import numpy as np
 from edgeav.data.corpus import Corpus, Media, Split, Utterance
 from edgeav.data.mouth import articulate, random_face, render
 from edgeav.data.speech import Speech, Voice, speak
-from edgeav.runtime.features import MOUTH, SAMPLE_RATE_HZ, VIDEO_FPS
+from edgeav.runtime.features import SAMPLE_RATE_HZ
 
 GRAMMAR = (
     ["bin", "lay", "place", "set"],
@@ -25,7 +25,59 @@ GRAMMAR = (
     ["again", "now", "please", "soon"],
 )
 ACCENTS = ("en-us", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
-TRAIN_VOICES = ["Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Lee", "Marco", "Mario", "Michael", "Mike", "Mr", "adam", "anika", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "f1", "f2", "f3", "grandma", "iven", "iven3", "john", "klatt", "klatt3", "linda", "m1", "m2", "m3", "m4", "m5", "marcelo", "max", "michel", "miguel", "norbert", "pedro", "robert", "sandro"]
+TRAIN_VOICES = [
+    "Alex",
+    "Alicia",
+    "Andrea",
+    "Andy",
+    "Annie",
+    "Denis",
+    "Diogo",
+    "Gene",
+    "Henrique",
+    "Hugo",
+    "Jacky",
+    "Lee",
+    "Marco",
+    "Mario",
+    "Michael",
+    "Mike",
+    "Mr",
+    "adam",
+    "anika",
+    "antonio",
+    "aunty",
+    "belinda",
+    "benjamin",
+    "boris",
+    "caleb",
+    "david",
+    "ed",
+    "edward",
+    "f1",
+    "f2",
+    "f3",
+    "grandma",
+    "iven",
+    "iven3",
+    "john",
+    "klatt",
+    "klatt3",
+    "linda",
+    "m1",
+    "m2",
+    "m3",
+    "m4",
+    "m5",
+    "marcelo",
+    "max",
+    "michel",
+    "miguel",
+    "norbert",
+    "pedro",
+    "robert",
+    "sandro",
+]
 VALID_VOICES = ["klatt2", "m8", "travis", "shelby"]
 TEST_VOICES = ["f4", "f5", "m6", "m7", "pablo", "paul", "rob", "steph", "steph2", "victor", "zac", "quincy"]
 SIZES = {"train": 4000, "valid": 100, "test": 300}
@@ -54,9 +106,7 @@ class Drawn:
         voice = Voice(f"{self.accent}+{self.voice}", int(r.integers(120, 180)), pitch, pitch_range)
         return speak(self.text, voice, seed=self.seed)
 
-    def _sound(
-        self, speech: np.ndarray, lead_s: float, duration_s: float, r: np.random.Generator
-    ) -> np.ndarray:
+    def _sound(self, speech: np.ndarray, lead_s: float, duration_s: float, r: np.random.Generator) -> np.ndarray:
         """Speech at -26 dB over a noise floor 30 to 50 dB below it, as the quietest real rooms have."""
         spoken = speech * (0.05 / (speech.std() + 1e-6))
         sound = r.standard_normal(round(duration_s * SAMPLE_RATE_HZ), dtype=np.float32)
@@ -87,9 +137,7 @@ def sentence(r: np.random.Generator) -> str:
 
 def _shifted(speech: Speech, by_s: float) -> Speech:
     """The same speech with its phonemes and words `by_s` seconds later."""
-    phonemes, words = (
-        [(n, a + by_s, b + by_s) for n, a, b in spans] for spans in (speech.phonemes, speech.words)
-    )
+    phonemes, words = ([(n, a + by_s, b + by_s) for n, a, b in spans] for spans in (speech.phonemes, speech.words))
     return Speech(speech.waveform, phonemes, words)
 
 
@@ -101,6 +149,3 @@ def _utterances(split: str, voices: list[str], seed: int) -> list[Utterance]:
         speaker = f"{drawn.voice}/{drawn.accent}"
         out.append(Utterance(f"demo-{split}-{index:04d}", speaker, drawn.text, drawn))
     return out
-
-
-assert MOUTH == 96 and VIDEO_FPS == 25  # the drawing's proportions are in these pixels and frames

@@ -43,9 +43,7 @@ class Tokenizer:
 def load_tokenizer(folder: Path) -> Tokenizer:
     path = folder / FILE
     if not path.is_file():
-        raise EdgeavError(
-            f"{path}: no such file. A model that is to be trained or finetuned needs its tokenizer"
-        )
+        raise EdgeavError(f"{path}: no such file. A model that is to be trained or finetuned needs its tokenizer")
     return Tokenizer(path.read_bytes())
 
 

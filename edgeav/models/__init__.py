@@ -25,9 +25,7 @@ def load_model(folder: Path) -> AVModel:
     weights = _read_weights(folder / "model.safetensors")
     model = AVModel(config)
     _check_fit(model, weights, folder)
-    model.load_state_dict(
-        {name: w.to(torch.float32) if w.is_floating_point() else w for name, w in weights.items()}
-    )
+    model.load_state_dict({name: w.to(torch.float32) if w.is_floating_point() else w for name, w in weights.items()})
     return model.eval()
 
 
@@ -42,7 +40,7 @@ def save_model(model: AVModel, folder: Path, *, half: bool = False) -> None:
 
 
 def random_model(seed: int = 0, config: ModelConfig | None = None) -> AVModel:
-    """A small untrained model whose batch norms have seen data: it ranks methods and tests exports, it recognizes nothing."""
+    """A small untrained model whose batch norms have seen data: it tests exports, it recognizes nothing."""
     torch.manual_seed(seed)
     model = AVModel(config or ModelConfig(tokens=("▁a", "▁b", "c", "▁d"), blocks=ModelConfig().blocks[:2]))
     _settle_norms(model)
@@ -81,7 +79,5 @@ def _check_fit(model: AVModel, weights: dict[str, torch.Tensor], folder: Path) -
         if name in found and found[name] != wanted[name]
     ]
     if problems:
-        shown = "\n  ".join(problems[:8]) + (
-            f"\n  … and {len(problems) - 8} more" if len(problems) > 8 else ""
-        )
+        shown = "\n  ".join(problems[:8]) + (f"\n  … and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise EdgeavError(f"{folder}: model.safetensors does not fit model.json:\n  {shown}")

@@ -1,4 +1,4 @@
-"""What a model is made of, as data: model.json. A pruned or factorized model rebuilds from it; nothing is inferred from names."""
+"""What a model is made of, as data: model.json, from which a pruned or factorized model rebuilds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AudioFrontend(Part):
 
 
 class VisualFrontend(Part):
-    """Gray mouth at 25 fps -> encoder width at 12.5 Hz. `strides` and `channels` name the 2-D convolutions after the stem."""
+    """Gray mouth at 25 fps -> encoder width at 12.5 Hz; `channels` and `strides` of the 2-D convolutions after the stem."""
 
     kind: Literal["conv3d-dense"] = "conv3d-dense"
     crop: int = 88
@@ -40,9 +40,7 @@ class VisualFrontend(Part):
     @model_validator(mode="after")
     def _one_stride_a_convolution(self) -> VisualFrontend:
         if len(self.channels) != len(self.strides):
-            raise ValueError(
-                f"channels and strides must be equally long, not {self.channels} and {self.strides}"
-            )
+            raise ValueError(f"channels and strides must be equally long, not {self.channels} and {self.strides}")
         return self
 
 

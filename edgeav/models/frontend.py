@@ -50,7 +50,7 @@ class MelSubsampling(nn.Module):
 class Stem3d(nn.Module):
     """(B, T, H, W) -> (B*T, C, H', W'): 3-D convolution over time and space, normalized and rectified.
 
-    The fast and portable form of the same arithmetic is `Stem2d`; `edgeav.exporters.rewrites` changes one into the other.
+    The fast and portable form of it is `Stem2d`; `edgeav.exporters.rewrites` changes one into the other.
     """
 
     def __init__(self, config: VisualFrontend) -> None:
@@ -67,7 +67,7 @@ class Stem3d(nn.Module):
 
 
 class Stem2d(nn.Module):
-    """`Stem3d` as a 2-D convolution over the neighbouring frames stacked as channels: exact, and 1.4x faster in float.
+    """`Stem3d` as a 2-D convolution over neighbouring frames stacked as channels: exact, and 1.4x faster in float.
 
     In int8 the difference is 10x: ONNX Runtime has no integer kernel for 3-D convolutions, and XNNPACK does not run them.
     """

@@ -112,9 +112,7 @@ def random_inputs(bundle: Bundle, workload: Workload) -> Inputs:
     """Noise of the right shapes and scale: no kernel's time depends on what is said."""
     steps = math.ceil(bundle.steps.per_second * workload.seconds)
     if not bundle.steps.min <= steps <= bundle.steps.max:
-        shortest, longest = (
-            limit / bundle.steps.per_second for limit in (bundle.steps.min, bundle.steps.max)
-        )
+        shortest, longest = (limit / bundle.steps.per_second for limit in (bundle.steps.min, bundle.steps.max))
         raise EdgeavError(
             f"--seconds {workload.seconds:g}: {bundle.folder} takes {shortest:g} to {longest:g} s at once"
         )
@@ -205,9 +203,7 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 def main(arguments: list[str] | None = None) -> int:
     default = Workload()
-    parser = argparse.ArgumentParser(
-        prog="python -m edgeav.runtime.bench", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m edgeav.runtime.bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("second", type=Path, nargs="?", help="compare with this one, in turn")
     parser.add_argument("--threads", type=_at_least(1), default=1)

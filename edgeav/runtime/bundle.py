@@ -109,9 +109,7 @@ def read_bundle(folder: str | Path) -> Bundle:
         problems = _value_problems(spec) + _file_problems(folder, spec["files"])
     if problems:
         raise EdgeavError("\n  ".join([f"{folder / FILE} is not a usable bundle:", *problems]) + f"\n{AGAIN}")
-    values: dict[str, Any] = {
-        field.name: spec[field.name] for field in fields(Bundle) if field.name != "folder"
-    }
+    values: dict[str, Any] = {field.name: spec[field.name] for field in fields(Bundle) if field.name != "folder"}
     values |= {"folder": folder, "steps": Steps(**spec["steps"])}
     return Bundle(**values)
 

@@ -69,9 +69,7 @@ class Clip:
         return _lengthen(_partly_seen(sound, mouth, self.present[pictures]), stop - start)
 
 
-def _partly_seen(
-    sound: NDArray[np.float32] | None, mouth: NDArray[np.uint8], present: NDArray[np.bool_]
-) -> Inputs:
+def _partly_seen(sound: NDArray[np.float32] | None, mouth: NDArray[np.uint8], present: NDArray[np.bool_]) -> Inputs:
     """As `model_inputs`, with zeros and no presence in the steps that lack a face in any of their frames."""
     seen = [
         bool(step.all())

@@ -82,9 +82,7 @@ class YunetFaces:
 
     def __init__(self, model: Path, threads: int) -> None:
         if not model.is_file():
-            raise EdgeavError(
-                f"face model {model} does not exist. Leave it out to use OpenCV's Haar cascade."
-            )
+            raise EdgeavError(f"face model {model} does not exist. Leave it out to use OpenCV's Haar cascade.")
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
@@ -114,9 +112,7 @@ class YunetFaces:
         kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self.MIN_SCORE, self.MAX_OVERLAP)
         return [_from_landmarks(points[index] / scale) for index in kept]
 
-    def _decode(
-        self, heads: dict[str, NDArray], stride: int, columns: int
-    ) -> tuple[NDArray, NDArray, NDArray]:
+    def _decode(self, heads: dict[str, NDArray], stride: int, columns: int) -> tuple[NDArray, NDArray, NDArray]:
         """One scale's outputs -> scores (N,), boxes (N, 4) as x y w h, landmarks (N, 5, 2), in pixels."""
         scores = np.sqrt(heads[f"cls_{stride}"][0, :, 0] * heads[f"obj_{stride}"][0, :, 0])
         cells = np.arange(len(scores))

@@ -62,9 +62,7 @@ class Media:
             rate, varies = (len(times) - 1) / (times[-1] - times[0]), gaps.max() > 1.5 * np.median(gaps)
             if varies or abs(rate - VIDEO_FPS) > 0.05:
                 kind = "a varying rate, on average " if varies else ""
-                notes.append(
-                    f"video: {kind}{rate:.1f} pictures a second, resampled to {VIDEO_FPS} by timestamps"
-                )
+                notes.append(f"video: {kind}{rate:.1f} pictures a second, resampled to {VIDEO_FPS} by timestamps")
         if times:
             notes += self.short("video", times[-1])
         if times and times[0] > LATE_S:
@@ -91,9 +89,7 @@ def open_media(path: str | Path) -> Media:
         starts = [(stream.start_time or 0) * stream.time_base for stream in (audio, video) if stream]
         stated_s = (container.duration or 0) / av.time_base
         media = Media(path, None, video is not None, float(min(starts, default=0)), stated_s)
-        media.notes += [
-            f"no {kind} track" for kind, stream in (("audio", audio), ("video", video)) if not stream
-        ]
+        media.notes += [f"no {kind} track" for kind, stream in (("audio", audio), ("video", video)) if not stream]
         if audio:
             media.waveform = _decode_sound(container, audio, media)
     if media.waveform is None and not media.has_video:
@@ -210,9 +206,7 @@ def _decode_pictures(path: Path, start_s: float, times: list[float]) -> Iterator
             if now_s <= last_s:
                 continue  # a clock that stands still or runs back: the earlier picture stays
             if now_s - last_s > LONGEST_STILL_S:
-                raise EdgeavError(
-                    f"{path}: damaged: the video's clock jumps from {last_s:.1f} s to {now_s:.1f} s"
-                )
+                raise EdgeavError(f"{path}: damaged: the video's clock jumps from {last_s:.1f} s to {now_s:.1f} s")
             times.append(now_s)
             yield now_s, _upright(frame.to_ndarray(format="gray"), frame.rotation)
     if not times:

@@ -71,9 +71,7 @@ def extract_mouth(pictures: Callable[[], Iterator[Gray]], detector: FaceDetector
         return None
     if first.shape == (MOUTH, MOUTH):
         frames = np.stack(list(pictures()))
-        return Mouth(
-            frames, np.ones(len(frames), bool), ["video: 96x96, taken for a mouth crop already made"]
-        )
+        return Mouth(frames, np.ones(len(frames), bool), ["video: 96x96, taken for a mouth crop already made"])
     path = follow_mouth(pictures(), detector)
     return Mouth(np.stack(list(_cut(pictures(), path))), path.present, path.notes)
 
@@ -112,10 +110,7 @@ def _link(sightings: dict[int, list[Face]]) -> list[_Trail]:
 
 
 def _same(before: Face, now: Face) -> bool:
-    return (
-        _distance(before, now) < JUMP * before.eye_distance
-        and 0.6 < now.eye_distance / before.eye_distance < 1.6
-    )
+    return _distance(before, now) < JUMP * before.eye_distance and 0.6 < now.eye_distance / before.eye_distance < 1.6
 
 
 def _distance(one: Face, other: Face) -> float:
@@ -150,9 +145,7 @@ def _lay(trail: _Trail, path: MouthPath) -> None:
     free = ~path.present[covered]
     seen = np.array([[face.mouth_x, face.mouth_y, face.eye_distance] for face in trail.faces])
     x, y, size = (np.interp(covered, trail.frames, column) for column in seen.T)
-    path.center[covered[free]] = np.stack([smooth(x, CENTER_SMOOTHING), smooth(y, CENTER_SMOOTHING)], axis=1)[
-        free
-    ]
+    path.center[covered[free]] = np.stack([smooth(x, CENTER_SMOOTHING), smooth(y, CENTER_SMOOTHING)], axis=1)[free]
     path.eye_distance[covered[free]] = smooth(size, SIZE_SMOOTHING)[free]
 
 

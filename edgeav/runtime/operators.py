@@ -44,9 +44,7 @@ OPENVINO_MOVES = {
 MULTIPLYING = ("Conv", "MatMul", "Gemm", "FullyConnected", "Attention")  # where a network's multiply-adds are
 
 EXECUTORCH = "ExecuTorch's Python runtime writes no ETDump; its C++ runtime does"
-EXECUTORCH_MEMORY = (
-    "ExecuTorch's Python runtime loads torch, which the peak includes; the C++ runner does not"
-)
+EXECUTORCH_MEMORY = "ExecuTorch's Python runtime loads torch, which the peak includes; the C++ runner does not"
 
 
 class Node(NamedTuple):
@@ -111,9 +109,7 @@ def _onnxruntime_nodes(bundle: Bundle, inputs: Inputs, threads: int) -> list[Nod
         options.log_severity_level = 3
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(
-            str(bundle.model_path), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(str(bundle.model_path), options, providers=["CPUExecutionProvider"])
         for _ in range(WARMUP + RUNS):
             session.run(None, inputs._asdict())
         events = json.loads(Path(session.end_profiling()).read_text())
@@ -150,9 +146,7 @@ def _openvino_nodes(bundle: Bundle, inputs: Inputs, threads: int) -> list[Node]:
     for run in range(WARMUP + RUNS):
         request.infer(inputs._asdict())
         if run >= WARMUP:
-            nodes += [
-                _openvino_node(info) for info in request.profiling_info if info.real_time.total_seconds() > 0
-            ]
+            nodes += [_openvino_node(info) for info in request.profiling_info if info.real_time.total_seconds() > 0]
     return nodes
 
 

@@ -75,9 +75,7 @@ class Transcriber:
     Raises EdgeavError for a bundle that is damaged, made for other features, or whose engine is missing.
     """
 
-    def __init__(
-        self, bundle_folder: str | Path, threads: int = 1, face_model: str | Path | None = None
-    ) -> None:
+    def __init__(self, bundle_folder: str | Path, threads: int = 1, face_model: str | Path | None = None) -> None:
         self.bundle = read_bundle(bundle_folder)
         _check_features(self.bundle)
         self.engine = open_engine(self.bundle, threads)
@@ -103,9 +101,7 @@ class Transcriber:
                 clip.mouth, clip.present = mouth.frames, mouth.present
         return self._transcribe(clip, watch, str(path))
 
-    def transcribe_arrays(
-        self, waveform: NDArray[np.float32] | None, mouth: NDArray[np.uint8] | None
-    ) -> Transcript:
+    def transcribe_arrays(self, waveform: NDArray[np.float32] | None, mouth: NDArray[np.uint8] | None) -> Transcript:
         """(S,) samples in [-1, 1] at 16 kHz and (T, 96, 96) gray mouths at 25 fps; either may be None."""
         if waveform is not None and (waveform.ndim != 1 or not np.isfinite(waveform).all()):
             raise EdgeavError(f"waveform: needs (S,) finite samples, got shape {waveform.shape}")
@@ -129,14 +125,10 @@ class Transcriber:
         parts = [self._run(window, clip, watch) for window in windows]
         with watch.measure("ctc"):
             log_probs, presence = (np.concatenate(part) for part in zip(*parts, strict=True))
-            text = decode(
-                log_probs, self.bundle.tokens, self.bundle.blank, presence, self.bundle.steps.per_second
-            )
+            text = decode(log_probs, self.bundle.tokens, self.bundle.blank, presence, self.bundle.steps.per_second)
         timings = {part: round(ms, 3) for part, ms in watch.ms.items()}
         rtf = sum(watch.ms.values()) / 1000 / clip.duration_s
-        return Transcript(
-            text.text, text.words, clip.notes, round(clip.duration_s, 3), timings, round(rtf, 4)
-        )
+        return Transcript(text.text, text.words, clip.notes, round(clip.duration_s, 3), timings, round(rtf, 4))
 
     def _run(self, window: Window, clip: Clip, watch: Stopwatch) -> tuple[NDArray, NDArray]:
         """One window -> log-probs (K, V) and presence (K, 2) of the steps to keep."""
@@ -149,9 +141,7 @@ class Transcriber:
         with watch.measure("model"):
             log_probs = self.engine.run(*inputs)[0]
         if np.isnan(log_probs).any():
-            raise EdgeavError(
-                f"{self.engine.name} {self.engine.version} computed NaN in {self.bundle.folder}"
-            )
+            raise EdgeavError(f"{self.engine.name} {self.engine.version} computed NaN in {self.bundle.folder}")
         return log_probs[kept], presence
 
 

@@ -33,9 +33,7 @@ class Step(Strict):
         named = [name for name, stage in self if stage is not None]
         if len(named) != 1:
             known = ", ".join(type(self).model_fields)
-            raise ValueError(
-                f"a step is one stage with its settings, like {{quantize: {{}}}}; known: {known}"
-            )
+            raise ValueError(f"a step is one stage with its settings, like {{quantize: {{}}}}; known: {known}")
         return self
 
     @model_serializer(mode="wrap")

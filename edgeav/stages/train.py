@@ -5,6 +5,7 @@ Real clips are optional ingredients: where their folder is absent the stage says
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class Train(Stage):
 
     mix: list[Ingredient] = Field(min_length=1)
     noise: str | None = None
-    """A folder of recordings (manifest.jsonl with `path`) to disturb the sound with, beside babble of the mix itself."""
+    """A folder of recordings (manifest.jsonl with `path`) to disturb the sound with, beside babble of the mix."""
     vocabulary: int = Field(256, ge=16, le=32_000)
     """SentencePiece pieces, learned from the texts of the mix."""
     longest_s: float = Field(3.6, gt=0.5)
@@ -58,9 +59,7 @@ class Train(Stage):
         corpora = self._open(run)
         start = _initial_model(model_folder, corpora, self.vocabulary, run.recipe.seed, work / "initial")
         clips = {name: self._decode(name, corpus.train, work, run) for name, corpus in corpora.items()}
-        valid = {
-            name: self._decode(f"{name}-valid", c.valid, work, run) for name, c in corpora.items() if c.valid
-        }
+        valid = {name: self._decode(f"{name}-valid", c.valid, work, run) for name, c in corpora.items() if c.valid}
         noise = _noise(clips.values(), self.noise, run.recipe.seed, work / "noise.npy")
         per_batch = {item.corpus: item.per_batch for item in self.mix}
         job = Job(
@@ -88,7 +87,7 @@ class Train(Stage):
             raise EdgeavError("train: none of the corpora of `mix` is here")
         return corpora
 
-    def _decode(self, name: str, utterances: list[Utterance], work: Path, run: Run) -> str:
+    def _decode(self, name: str, utterances: Sequence[Utterance], work: Path, run: Run) -> str:
         from edgeav.data.cache import decode
 
         label = Path(name).name
