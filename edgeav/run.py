@@ -1,4 +1,4 @@
-"""A run: a folder of steps, each done once. Kill it at any moment; the next start goes on with the first unfinished step.
+"""A run: a folder of steps, each done once. Kill it when you like; the next start goes on where it stopped.
 
 A step's work fills a hidden folder, which is renamed when it is complete: what has its final name is whole. A step is
 keyed by its settings, the keys of the steps it reads, the code and the versions: what changed is redone, and what

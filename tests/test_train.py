@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -95,5 +96,5 @@ def test_the_rate_warms_up_stays_and_falls(job: Job) -> None:
     plan = replace(job, steps=100, warmup=10, flat=0.4, learning_rate=1.0)
     rates = [learning_rate(step, plan) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == rates[39] == 1.0
-    assert all(a >= b for a, b in zip(rates[40:], rates[41:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[40:]))
     assert rates[-1] == pytest.approx(0.01, abs=0.002)

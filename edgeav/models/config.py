@@ -27,7 +27,7 @@ class AudioFrontend(Part):
 
 
 class VisualFrontend(Part):
-    """Gray mouth at 25 fps -> encoder width at 12.5 Hz; `channels` and `strides` of the 2-D convolutions after the stem."""
+    """Gray mouth at 25 fps -> encoder width at 12.5 Hz; `channels`, `strides` of the convolutions after the stem."""
 
     kind: Literal["conv3d-dense"] = "conv3d-dense"
     crop: int = 88

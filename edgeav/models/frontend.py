@@ -67,7 +67,7 @@ class Stem3d(nn.Module):
 
 
 class Stem2d(nn.Module):
-    """`Stem3d` as a 2-D convolution over neighbouring frames stacked as channels: exact, and 1.4x faster in float.
+    """`Stem3d` as a 2-D convolution over neighbouring frames stacked as channels: exact, 1.4x faster in float.
 
     In int8 the difference is 10x: ONNX Runtime has no integer kernel for 3-D convolutions, and XNNPACK does not run them.
     """
