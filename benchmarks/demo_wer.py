@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from edgeav.catalog import find_model
 from edgeav.data import augment
 from edgeav.data.corpus import Corpus, Media, Split, open_corpus
