@@ -69,7 +69,7 @@ class Stem3d(nn.Module):
 class Stem2d(nn.Module):
     """`Stem3d` as a 2-D convolution over neighbouring frames stacked as channels: exact, 1.4x faster in float.
 
-    In int8 the difference is 10x: ONNX Runtime has no integer kernel for 3-D convolutions, and XNNPACK does not run them.
+    In int8 it is 10x: ONNX Runtime has no integer kernel for 3-D convolutions, and XNNPACK does not run them at all.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.Module) -> None:
