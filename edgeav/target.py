@@ -24,12 +24,16 @@ class OpenVinoOptions(spec.Strict):
     """OpenVINO: conversion to IR, NNCF post-training quantization."""
 
     engine: Literal["openvino"] = "openvino"
+    smooth_quant: float | None = Field(0.5, ge=0, le=1)
+    """How much of an activation's spread moves into the weights that follow (Xiao et al. 2022); null: none."""
 
 
 class ExecuTorchOptions(spec.Strict):
     """ExecuTorch: lowering to XNNPACK, PT2E quantization."""
 
     engine: Literal["executorch"] = "executorch"
+    max_steps: int = Field(200, ge=2, le=4096)
+    """Longest input in steps of 80 ms. ExecuTorch reserves the memory for it when it loads (0.6 MB a step)."""
 
 
 Options = Annotated[

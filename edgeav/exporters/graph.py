@@ -5,6 +5,11 @@ Derived dimensions (8 N mel frames, 2 N video frames) keep the graph free of sha
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
@@ -25,6 +30,19 @@ def trace_module(module: torch.nn.Module, example: tuple[Tensor, ...], max_steps
     steps = Dim("n", min=MIN_STEPS, max=max_steps)
     shapes = ({1: MEL_FRAMES_PER_STEP * steps}, {1: VIDEO_FRAMES_PER_STEP * steps}, {1: steps})
     return torch.export.export(module, example, dynamic_shapes=shapes)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporters' notes for their own developers: torchvision absent, deprecations, steps already done."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def example_inputs(model: AVModel, steps: int = EXAMPLE_STEPS) -> tuple[Tensor, Tensor, Tensor]:

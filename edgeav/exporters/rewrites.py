@@ -2,8 +2,8 @@
 
 - The 3-D stem becomes a 2-D convolution over neighbouring frames stacked as channels: no int8 runtime here has a fast
   integer 3-D kernel (ONNX Runtime's QDQ Conv3d is 5x slower than float, XNNPACK fails at run time).
-- Batch norms fold into the convolutions before them, and BEFORE quantization: a fold inside the runtime would come after
-  the weight scales were chosen (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.2).
+- Batch norms fold into the convolutions before them, and BEFORE quantization: a fold inside the runtime would come
+  after the weight scales were chosen (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.2).
 
 Folding the constant factors too (1/sqrt(d), the 1/2 of the feed-forwards) was left out: under 0.1 ms on every engine.
 """
@@ -30,7 +30,7 @@ def deployable(model: AVModel) -> AVModel:
 
 
 def stem_to_2d(stem: Stem3d) -> Stem2d:
-    """Kernels (C, 1, taps, h, w) over time -> kernels (C, taps, h, w) over stacked frames; the batch norm stays apart."""
+    """Kernels (C, 1, taps, h, w) over time -> (C, taps, h, w) over stacked frames; the batch norm stays apart."""
     source = stem.conv
     if source.in_channels != 1 or source.stride[0] != 1 or source.bias is not None:
         raise ValueError(f"expected a gray stem without bias and with stride 1 in time, not {source}")
@@ -47,13 +47,12 @@ def fold_batch_norms(model: AVModel) -> None:
     """Fold every batch norm into the convolution before it. Changes `model`, which must be in evaluation mode."""
     for module in list(model.modules()):
         match module:
-            case Stem2d():
-                module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
+            case Stem2d() | ConvModule():
+                name = "conv" if isinstance(module, Stem2d) else "depthwise"
+                setattr(module, name, _fold(getattr(module, name), module.norm))
+                module.register_module("norm", nn.Identity())
             case LipFrontend():
                 module.convs = _fold_sequence(module.convs)
-            case ConvModule():
-                module.depthwise = fuse_conv_bn_eval(module.depthwise, module.norm)
-                module.norm = nn.Identity()
 
 
 def _fold_sequence(layers: nn.Sequential) -> nn.Sequential:
@@ -61,7 +60,13 @@ def _fold_sequence(layers: nn.Sequential) -> nn.Sequential:
     folded: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
-            folded[-1] = fuse_conv_bn_eval(folded[-1], layer)
+            folded[-1] = _fold(folded[-1], layer)
         else:
             folded.append(layer)
     return nn.Sequential(*folded)
+
+
+def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    assert isinstance(conv, nn.Conv1d | nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    return fuse_conv_bn_eval(conv, norm)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgeav.spec import Strict
+from edgeav.stages.quantize import Quantize
 from edgeav.stages.stage import Stage
 from edgeav.stages.train import Train
 
@@ -17,6 +18,7 @@ class Step(Strict):
     """One item of a recipe's `stages`: exactly one stage, by its name, with its settings."""
 
     train: Train | None = None
+    quantize: Quantize | None = None
 
     @property
     def name(self) -> str:

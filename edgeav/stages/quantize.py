@@ -1,0 +1,41 @@
+"""Plan the quantization: the number format, the calibration clips, what stays float. The weights stay as they are.
+
+Each export realizes the plan with its engine's own quantizer (edgeav/exporters), because scales belong to the kernels
+that will use them. What is left beside the model is quantization.json.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from edgeav.quant.plan import KEPT_FLOAT, Calibration, Plan, Role
+from edgeav.stages.stage import Stage
+
+if TYPE_CHECKING:
+    from edgeav.run import Run
+
+
+class Quantize(Stage):
+    """Post-training quantization: ranges from a few hundred clips, no training."""
+
+    format: Literal["int8"] = "int8"
+    """8-bit integers: unsigned activations, signed weights with one scale per output channel."""
+    calibration: int = Field(256, ge=1, le=100_000)
+    """Training clips that the ranges of activations are taken from."""
+    keep_float: tuple[Role, ...] = Field(default=KEPT_FLOAT, strict=False)
+    """Roles that stay in float32 on every engine."""
+
+    def apply(self, model_folder: Path, out: Path, run: Run) -> None:
+        from edgeav.run import DONE
+
+        seed = run.recipe.seed
+        clips = run.corpus.calibration(self.calibration, seed)
+        for path in model_folder.iterdir():
+            if path.is_file() and path.name != DONE:
+                shutil.copy2(path, out / path.name)
+        calibration = Calibration(utterances=self.calibration, seed=seed, ids=tuple(clip.id for clip in clips))
+        Plan(format=self.format, keep_float=self.keep_float, calibration=calibration).save(out)
