@@ -15,16 +15,17 @@ import numpy as np
 from edgeav.catalog import find_model
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
-from edgeav.run import Run, read_json, write_json
+from edgeav.run import Run, write_json
 from edgeav.runtime.features import MEL_FRAMES_PER_STEP, SAMPLES_PER_STEP, VIDEO_FRAMES_PER_STEP, Inputs, model_inputs
 from edgeav.target import Target
 
 if TYPE_CHECKING:
     from edgeav.data.cache import DecodedClips
+    from edgeav.data.corpus import Utterance
     from edgeav.measure import Recognize
+    from edgeav.quant.plan import Calibration
     from edgeav.runtime.bundle import Bundle
 
-PLAN = "quantization.json"  # what the quantize stage leaves beside a model
 GOLDEN_STEPS = 16  # 1.28 s: half a megabyte of pixels, long enough for several words
 DECODE_WORKERS = 2
 
@@ -45,24 +46,37 @@ def export_bundle(run: Run, model_folder: Path, target: Target, precision: str, 
     """Lower, quantize if asked, reload and describe: the whole bundle in `out`."""
     from edgeav.exporters import export
     from edgeav.models import load_model
+    from edgeav.quant.plan import load_plan
 
-    plan = read_json(model_folder / PLAN) if precision == "int8" else {}
-    calibration = calibration_inputs(run, plan["calibration"]["utterances"]) if plan else []
-    return export(load_model(model_folder), target, precision, calibration, golden_inputs(run), out)
+    plan = load_plan(model_folder) if precision == "int8" else None
+    calibration = calibration_inputs(run, plan.calibration) if plan and plan.calibration else []
+    return export(load_model(model_folder), target, precision, calibration, golden_inputs(run), out, plan)
 
 
-def calibration_inputs(run: Run, count: int) -> list[Inputs]:
-    """`count` training clips; every eighth is heard but not seen, and every eighth seen but not heard.
+class CalibrationInputs(Sequence[Inputs]):
+    """Training clips as inputs, made when asked for: the memory is that of one clip, however many there are.
 
-    Drawn with the run's seed. A range seen only on complete clips would clip what a missing camera does to the fusion.
+    Every eighth is heard but not seen, every eighth seen but not heard: ranges from complete clips alone would cut off
+    what a missing camera does to the fusion.
     """
-    inputs = []
-    for index, utterance in enumerate(run.corpus.calibration(count, run.recipe.seed)):
-        media = utterance.media()
+
+    def __init__(self, clips: DecodedClips) -> None:
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index):  # type: ignore[override]
+        media = self.clips.media(range(len(self.clips))[index])
         sound = None if index % 8 == 6 and media.mouth is not None else media.waveform
         lips = None if index % 8 == 7 and media.waveform is not None else media.mouth
-        inputs.append(model_inputs(sound, lips))
-    return inputs
+        return model_inputs(sound, lips)
+
+
+def calibration_inputs(run: Run, plan: Calibration) -> CalibrationInputs:
+    """The clips that the quantize stage chose, decoded once for all targets."""
+    clips = run.corpus.calibration(plan.utterances, plan.seed)
+    return CalibrationInputs(_decoded(run, f"calibration-{plan.utterances}-{plan.seed}", clips))
 
 
 def golden_inputs(run: Run) -> list[tuple[np.ndarray | None, Inputs]]:
@@ -139,17 +153,17 @@ def profile_bundles(bundles: Sequence[Path], device: Device, out: Path) -> None:
 
 def test_clips(run: Run) -> dict[str, DecodedClips]:
     """The test splits, decoded once for all measurements of this corpus."""
-    from edgeav.data.cache import decode
-
-    place = run.scratch("clips")
-    clips = {}
-    for split in run.corpus.tests:
-        folder = place / f"{run.corpus.name}-{split.name}-{run.corpus_key}"
-        label = f"decode {split.name}"
-        clips[split.name] = decode(split.utterances, folder, workers=DECODE_WORKERS, progress=run.progress, label=label)
+    clips = {split.name: _decoded(run, split.name, split.utterances) for split in run.corpus.tests}
     if not clips:
         raise EdgeavError(f"corpus {run.corpus.name} has no test split")
     return clips
+
+
+def _decoded(run: Run, name: str, utterances: Sequence[Utterance]) -> DecodedClips:
+    from edgeav.data.cache import decode
+
+    folder = run.scratch("clips") / f"{run.corpus.name}-{name}-{run.corpus_key}"
+    return decode(utterances, folder, workers=DECODE_WORKERS, progress=run.progress, label=f"decode {name}")
 
 
 def _measure(run: Run, recognize: Recognize, tokens: Sequence[str], out: Path) -> None:
