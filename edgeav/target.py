@@ -16,7 +16,7 @@ class OnnxRuntimeOptions(spec.Strict):
     """ONNX Runtime: torch.onnx export, QDQ quantization."""
 
     engine: Literal["onnxruntime"] = "onnxruntime"
-    opset: int = Field(20, ge=18, le=23)
+    opset: int = Field(default=20, ge=18, le=23)
     """ONNX operator set of the exported file."""
 
 
@@ -24,7 +24,7 @@ class OpenVinoOptions(spec.Strict):
     """OpenVINO: conversion to IR, NNCF post-training quantization."""
 
     engine: Literal["openvino"] = "openvino"
-    smooth_quant: float | None = Field(0.5, ge=0, le=1)
+    smooth_quant: float | None = Field(default=0.5, ge=0, le=1)
     """How much of an activation's spread moves into the weights that follow (Xiao et al. 2022); null: none."""
 
 
@@ -32,7 +32,7 @@ class ExecuTorchOptions(spec.Strict):
     """ExecuTorch: lowering to XNNPACK, PT2E quantization."""
 
     engine: Literal["executorch"] = "executorch"
-    max_steps: int = Field(200, ge=2, le=4096)
+    max_steps: int = Field(default=200, ge=2, le=4096)
     """Longest input in steps of 80 ms. ExecuTorch reserves the memory for it when it loads (0.6 MB a step)."""
 
 

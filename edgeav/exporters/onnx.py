@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 MODEL = "model.onnx"
 MULTIPLIES = ["Conv", "MatMul", "Gemm"]
 # What only moves bytes between two integer convolutions moves a quarter of them when it is quantized too; between
-# float operators it would only add rounding, so the trunk's stay as they are.
+# float operators it would only add rounding, so the trunk's stay as they are, and so do those of a role kept in float.
 MOVES = ["Relu", "Reshape", "Transpose", "Concat", "Slice", "Unsqueeze"]
-FRONT_ENDS = ("audio", "video")
+MOVES_FOR = {"audio": "audio.linear", "video": "video.linear"}  # where a front end itself reshapes: whom it does it for
 INTEGER_KERNELS = ("QLinearConv", "QGemm", "MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger", "ConvInteger")
-MERGE_RANGES_EVERY = 32  # calibration clips: minima and maxima are a few bytes each, but of every activation
+MERGE_RANGES_EVERY = 32  # calibration clips at most: minima and maxima are few bytes, but of every activation
 
 
 def write_onnx(model: AVModel, path: Path, opset: int) -> None:
@@ -78,7 +78,7 @@ def quantize_onnx(source: Path, path: Path, plan: Plan, calibration: Sequence[In
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
             extra_options={
-                "CalibMaxIntermediateOutputs": MERGE_RANGES_EVERY,
+                "CalibMaxIntermediateOutputs": _merge_every(len(calibration)),
                 # A MatMul's sums go on to float operators: rounding them to 8 bits costs accuracy and saves nothing.
                 "OpTypesToExcludeOutputQuantization": ["MatMul"],
             },
@@ -103,14 +103,20 @@ def module_of_name(name: str) -> str:
     return name.partition("/")[0]
 
 
+def _merge_every(clips: int) -> int:
+    """ONNX Runtime 1.31 says "No data is collected" when the last merge leaves nothing over."""
+    return next(every for every in range(MERGE_RANGES_EVERY, 1, -1) if clips % every)
+
+
 def _float_nodes(proto: onnx.ModelProto, plan: Plan) -> list[str]:
     """Names of the nodes that stay float: by the plan, and everything in the trunk that only moves bytes."""
+    nodes = [node for node in proto.graph.node if node.op_type in MULTIPLIES + MOVES]
+    return [node.name for node in nodes if not _integer(module_of_name(node.name), node.op_type, plan)]
 
-    def integer(node: onnx.NodeProto) -> bool:
-        path = module_of_name(node.name)
-        return path.split(".")[0] in FRONT_ENDS if node.op_type in MOVES else plan.quantizes(path)
 
-    return [node.name for node in proto.graph.node if node.op_type in MULTIPLIES + MOVES and not integer(node)]
+def _integer(path: str, operator: str, plan: Plan) -> bool:
+    moves_in_trunk = operator in MOVES and path.split(".")[0] not in MOVES_FOR
+    return not moves_in_trunk and plan.quantizes(MOVES_FOR.get(path, path))
 
 
 def _module_of(node: onnx.NodeProto) -> str:

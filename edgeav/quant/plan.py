@@ -45,7 +45,7 @@ _PATTERNS: tuple[tuple[Role, str], ...] = (
     ("head", r"head"),
 )
 
-# The products of two activations in attention: 1 % of the work, no gain in speed on any engine, and they carry the scores.
+# The products of two activations in attention: 1 % of the work, nothing gained in speed, and they carry the scores.
 KEPT_FLOAT: tuple[Role, ...] = ("attention-matmul",)
 
 

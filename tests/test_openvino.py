@@ -1,0 +1,76 @@
+"""The OpenVINO artifact: right at every length, integer where the plan says so, the mask untouched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openvino
+import pytest
+from tiny_av import all_kinds, calibration, tiny_model
+
+from edgeav.exporters.onnx import write_onnx
+from edgeav.exporters.openvino import integer_modules, write_openvino, write_quantized_openvino
+from edgeav.exporters.parity import eager_log_probs, largest_difference
+from edgeav.exporters.rewrites import deployable
+from edgeav.quant.plan import Plan
+from edgeav.target import OpenVinoOptions
+
+LARGEST_RANGE = 100  # activations span about 10; the attention mask spans 10,000
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("openvino") / "source.onnx"
+    write_onnx(deployable(tiny_model()), path, opset=20)
+    return path
+
+
+@pytest.fixture(scope="module")
+def int8_file(source: Path) -> Path:
+    path = source.with_name("int8.xml")
+    write_quantized_openvino(source, path, Plan(), calibration(), OpenVinoOptions())
+    return path
+
+
+def test_float_answers_are_those_of_pytorch(source: Path) -> None:
+    write_openvino(source, source.with_name("float.xml"))
+    assert _largest_difference(source.with_name("float.xml")) < 1e-4
+
+
+def test_int8_answers_are_near_those_of_pytorch(int8_file: Path) -> None:
+    assert _largest_difference(int8_file) < 0.5
+
+
+def test_clips_of_different_lengths_calibrate_without_smooth_quant_too(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "plain.xml"
+    write_quantized_openvino(source, path, Plan(), calibration(), OpenVinoOptions(smooth_quant=None))
+    assert _largest_difference(path) < 0.5
+
+
+def test_the_front_ends_run_in_integer_kernels(int8_file: Path) -> None:
+    wanted = {"video.stem.conv", "video.convs.0", "video.convs.2", "video.linear", "audio.layers.0", "audio.linear"}
+    assert wanted <= integer_modules(int8_file)
+
+
+def test_a_role_kept_in_float_stays_in_float(source: Path, tmp_path: Path) -> None:
+    plan = Plan(keep_float=("visual-cnn", "attention-matmul"))
+    write_quantized_openvino(source, tmp_path / "mixed.xml", plan, calibration(), OpenVinoOptions())
+    integer = integer_modules(tmp_path / "mixed.xml")
+    assert not integer & {"video.convs.0", "video.convs.2", "video.linear"}
+    assert "audio.layers.3" in integer
+
+
+def test_the_attention_mask_passes_through_no_quantizer(int8_file: Path) -> None:
+    operators = openvino.Core().read_model(int8_file).get_ops()
+    ends = [op.input_value(2).get_node() for op in operators if op.get_type_name() == "FakeQuantize"]
+    assert ends
+    assert max(float(end.get_data().max()) for end in ends if isinstance(end, openvino.op.Constant)) < LARGEST_RANGE
+
+
+def _largest_difference(path: Path) -> float:
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled, model = openvino.Core().compile_model(path, "CPU", settings), tiny_model()
+    return max(
+        largest_difference(compiled(inputs._asdict())["log_probs"], eager_log_probs(model, inputs), inputs)
+        for inputs in all_kinds()
+    )
