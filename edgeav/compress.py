@@ -25,7 +25,7 @@ from edgeav.recipe import Recipe
 from edgeav.run import Run, Step, corpus_manifest, folder_hash
 from edgeav.spec import dump, validate
 from edgeav.stages import Stage
-from edgeav.target import Target
+from edgeav.target import Precision, Target
 
 if TYPE_CHECKING:
     from edgeav.report import Report
@@ -81,7 +81,7 @@ def plan(recipe: Recipe, folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def export_one(model: str, target: Target, precision: str, corpus: str, out: Path) -> Bundle:
+def export_one(model: str, target: Target, precision: Precision, corpus: str, out: Path) -> Bundle:
     """One bundle without a recipe: `edgeav export`. `out` must not exist, or be empty."""
     if out.exists() and any(out.iterdir()):
         raise EdgeavError(f"{out} is not empty; choose another --out, or delete it")
@@ -134,7 +134,7 @@ def _stage_steps(run: Run) -> list[Step]:
 
 
 def _export_step(
-    run: Run, target: Target, precision: str, data: dict, model: Callable[[], Path], last: tuple[Step, ...]
+    run: Run, target: Target, precision: Precision, data: dict, model: Callable[[], Path], last: tuple[Step, ...]
 ) -> Step:
     settings = {"target": target.model_dump(mode="json"), "precision": precision} | data
     name = f"bundles/{target.name}-{precision}"
@@ -158,7 +158,7 @@ def _model_folder(run: Run, stages: Sequence[Step]) -> Path:
     return run.folder / stages[-1].name if stages else work.starting_model(run)
 
 
-def _precisions(recipe: Recipe) -> tuple[str, ...]:
+def _precisions(recipe: Recipe) -> tuple[Precision, ...]:
     """A quantized model is exported both ways: a ratio needs both."""
     return ("fp32", "int8") if any(item.name == "quantize" for item in recipe.stages) else ("fp32",)
 

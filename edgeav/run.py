@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,10 +23,12 @@ from edgeav.errors import EdgeavError
 from edgeav.progress import Progress
 
 if TYPE_CHECKING:
-    from edgeav.data.corpus import Corpus
+    from edgeav.data.cache import DecodedClips
+    from edgeav.data.corpus import Corpus, Utterance
     from edgeav.recipe import Recipe
 
 DONE = "done.json"
+DECODE_WORKERS = 2
 NUMERIC = ("numpy", "torch", "torchao", "onnx", "onnxruntime", "openvino", "nncf", "executorch")
 
 
@@ -45,13 +47,13 @@ class Step:
     @cached_property
     def facts(self) -> dict[str, str]:
         """What the key is made of, each hashed apart, so that a change can be named."""
-        facts = {f"setting {name}": _hash(value) for name, value in self.settings.items()}
+        facts = {f"setting {name}": digest(value) for name, value in self.settings.items()}
         facts |= {f"step {step.name}": step.key for step in self.needs}
-        return facts | {"edgeav's code": code_hash(), "installed versions": _hash(versions())}
+        return facts | {"edgeav's code": code_hash(), "installed versions": digest(versions())}
 
     @cached_property
     def key(self) -> str:
-        return _hash(self.facts)
+        return digest(self.facts)
 
 
 @dataclass
@@ -69,10 +71,14 @@ class Run:
 
         return open_corpus(self.recipe.corpus, self.recipe.seed)
 
-    @property
-    def corpus_key(self) -> str:
-        """Tells decoded clips of one corpus and seed, made by one code, from those of another."""
-        return _hash([self.recipe.corpus, self.recipe.seed, corpus_manifest(self.recipe.corpus), code_hash()])[:8]
+    def decoded(self, corpus: str, seed: int, part: str, utterances: Sequence[Utterance]) -> DecodedClips:
+        """Some clips of a corpus, decoded once for every step that reads them, also when the run is killed."""
+        from edgeav.data.cache import decode
+
+        key = digest([corpus, seed, corpus_manifest(corpus), code_hash("data")])[:8]
+        folder = self.scratch("clips") / f"{Path(corpus).name}-{part}-{key}"
+        label = f"decode {Path(corpus).name} {part}"
+        return decode(utterances, folder, workers=DECODE_WORKERS, progress=self.progress, label=label)
 
     def once(self, step: Step) -> Path:
         """Do `step` unless its folder holds the same step's result; returns that folder."""
@@ -116,13 +122,9 @@ class Run:
 
 
 @lru_cache
-def code_hash() -> str:
-    """Of every Python file of this package: a result made by other code is not this code's result."""
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+def code_hash(part: str = "") -> str:
+    """Of every Python file of this package, or of a part of it: other code, other results."""
+    return folder_hash(Path(__file__).parent / part, "*.py")
 
 
 @lru_cache
@@ -143,12 +145,12 @@ def corpus_manifest(corpus: str) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def folder_hash(folder: Path) -> str:
+def folder_hash(folder: Path, pattern: str = "*") -> str:
     """Of the names and bytes of all files in a folder, such as a model's."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    found = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob(pattern) if p.is_file()):
+        found.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -162,7 +164,8 @@ def read_json(path: Path) -> Any:
         raise EdgeavError(f"{path}: cannot be read ({error}). Delete its folder and run again") from None
 
 
-def _hash(value: Any) -> str:
+def digest(value: Any) -> str:
+    """16 hexadecimal digits that stand for plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from edgeav import spec
 
 EngineName = Literal["onnxruntime", "openvino", "executorch"]
+Precision = Literal["fp32", "int8"]
 
 
 class OnnxRuntimeOptions(spec.Strict):

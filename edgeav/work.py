@@ -17,17 +17,15 @@ from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.run import Run, write_json
 from edgeav.runtime.features import MEL_FRAMES_PER_STEP, SAMPLES_PER_STEP, VIDEO_FRAMES_PER_STEP, Inputs, model_inputs
-from edgeav.target import Target
+from edgeav.target import Precision, Target
 
 if TYPE_CHECKING:
     from edgeav.data.cache import DecodedClips
-    from edgeav.data.corpus import Utterance
     from edgeav.measure import Recognize
     from edgeav.quant.plan import Calibration
     from edgeav.runtime.bundle import Bundle
 
 GOLDEN_STEPS = 16  # 1.28 s: half a megabyte of pixels, long enough for several words
-DECODE_WORKERS = 2
 
 
 def starting_model(run: Run) -> Path:
@@ -42,7 +40,7 @@ def starting_model(run: Run) -> Path:
     return folder
 
 
-def export_bundle(run: Run, model_folder: Path, target: Target, precision: str, out: Path) -> Bundle:
+def export_bundle(run: Run, model_folder: Path, target: Target, precision: Precision, out: Path) -> Bundle:
     """Lower, quantize if asked, reload and describe: the whole bundle in `out`."""
     from edgeav.exporters import export
     from edgeav.models import load_model
@@ -76,7 +74,9 @@ class CalibrationInputs(Sequence[Inputs]):
 def calibration_inputs(run: Run, plan: Calibration) -> CalibrationInputs:
     """The clips that the quantize stage chose, decoded once for all targets."""
     clips = run.corpus.calibration(plan.utterances, plan.seed)
-    return CalibrationInputs(_decoded(run, f"calibration-{plan.utterances}-{plan.seed}", clips))
+    return CalibrationInputs(
+        run.decoded(run.recipe.corpus, run.recipe.seed, f"calibration-{plan.utterances}-{plan.seed}", clips)
+    )
 
 
 def golden_inputs(run: Run) -> list[tuple[np.ndarray | None, Inputs]]:
@@ -153,17 +153,10 @@ def profile_bundles(bundles: Sequence[Path], device: Device, out: Path) -> None:
 
 def test_clips(run: Run) -> dict[str, DecodedClips]:
     """The test splits, decoded once for all measurements of this corpus."""
-    clips = {split.name: _decoded(run, split.name, split.utterances) for split in run.corpus.tests}
+    clips = {s.name: run.decoded(run.recipe.corpus, run.recipe.seed, s.name, s.utterances) for s in run.corpus.tests}
     if not clips:
         raise EdgeavError(f"corpus {run.corpus.name} has no test split")
     return clips
-
-
-def _decoded(run: Run, name: str, utterances: Sequence[Utterance]) -> DecodedClips:
-    from edgeav.data.cache import decode
-
-    folder = run.scratch("clips") / f"{run.corpus.name}-{name}-{run.corpus_key}"
-    return decode(utterances, folder, workers=DECODE_WORKERS, progress=run.progress, label=f"decode {name}")
 
 
 def _measure(run: Run, recognize: Recognize, tokens: Sequence[str], out: Path) -> None:

@@ -36,6 +36,7 @@ class DecodedClips:
     """Random access to the decoded clips of one corpus: sound as int16, lips as uint8."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         rows = json.loads((folder / "rows.json").read_text())
         self.rows = [Row(r["text"], r["speaker"], tuple(r["samples"]), tuple(r["frames"]), _words(r)) for r in rows]
         self._sound = np.memmap(folder / "sound.i16", np.int16, "r")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,8 @@ from edgeav.runtime import ctc, features
 from edgeav.runtime.bundle import Bundle, write_bundle, write_golden
 from edgeav.runtime.engines import open_engine
 from edgeav.runtime.features import Inputs
-from edgeav.target import ExecuTorchOptions, OnnxRuntimeOptions, OpenVinoOptions, Target
+from edgeav.target import ExecuTorchOptions, OnnxRuntimeOptions, OpenVinoOptions, Precision, Target
 
-Precision = Literal["fp32", "int8"]
 GoldenInputs = Sequence[tuple[NDArray[np.float32] | None, Inputs]]
 
 FP32_TOLERANCE = 1e-3  # what parity allows a float artifact

@@ -1,11 +1,11 @@
-"""Train a model from its config on one corpus or a mix of several: the stage that makes the demo model.
+"""Train on one corpus or a mix of several: a new model from its config, or a trained one further.
 
 Real clips are optional ingredients: where their folder is absent the stage says so and trains on the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from edgeav.spec import Strict
 from edgeav.stages.stage import Stage
 
 if TYPE_CHECKING:
-    from edgeav.data.corpus import Corpus, Utterance
+    from edgeav.data.corpus import Corpus
     from edgeav.run import Run
 
 NOISE_SECONDS = 600
@@ -53,22 +53,23 @@ class Train(Stage):
     checkpoint_every: int = Field(250, ge=1)
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
+        from edgeav.run import digest, folder_hash
         from edgeav.train import Job, launch
 
-        work = run.scratch("train")
+        work, seed = run.scratch("train"), run.recipe.seed
         corpora = self._open(run)
-        start = _initial_model(model_folder, corpora, self.vocabulary, run.recipe.seed, work / "initial")
-        clips = {name: self._decode(name, corpus.train, work, run) for name, corpus in corpora.items()}
-        valid = {name: self._decode(f"{name}-valid", c.valid, work, run) for name, c in corpora.items() if c.valid}
-        noise = _noise(clips.values(), self.noise, run.recipe.seed, work / "noise.npy")
+        start = _initial_model(model_folder, corpora, self.vocabulary, seed, work / "initial")
+        clips = {n: run.decoded(n, 0, "train", corpus.train).folder for n, corpus in corpora.items()}
+        valid = {n: str(run.decoded(n, 0, "valid", c.valid).folder) for n, c in corpora.items() if c.valid}
         per_batch = {item.corpus: item.per_batch for item in self.mix}
+        key = digest([self.model_dump(), seed, folder_hash(start)])[:8]
         job = Job(
-            folder=str(work / "job"),
+            folder=str(work / f"job-{key}"),
             model=str(start),
-            sources=[(folder, per_batch[name]) for name, folder in clips.items()],
+            sources=[(str(folder), per_batch[name]) for name, folder in clips.items()],
             valid=valid,
-            noise=str(noise),
-            seed=run.recipe.seed,
+            noise=str(_noise(clips.values(), self.noise, seed, work / "noise.npy")),
+            seed=seed,
             **self.model_dump(exclude={"mix", "noise", "vocabulary"}),
         )
         for path in launch(job).iterdir():
@@ -87,23 +88,17 @@ class Train(Stage):
             raise EdgeavError("train: none of the corpora of `mix` is here")
         return corpora
 
-    def _decode(self, name: str, utterances: Sequence[Utterance], work: Path, run: Run) -> str:
-        from edgeav.data.cache import decode
-
-        label = Path(name).name
-        folder = work / "clips" / label
-        decode(utterances, folder, workers=self.processes, progress=run.progress, label=f"decode {label}")
-        return str(folder)
-
 
 def _initial_model(start: Path, corpora: dict[str, Corpus], vocabulary: int, seed: int, out: Path) -> Path:
-    """A model with the tokens of the mix and random weights, from the config in `start`/model.json."""
+    """`start` itself if it has weights; otherwise its model.json with the tokens of the mix and random weights."""
     import torch
 
     from edgeav.data.text import train_tokenizer
     from edgeav.models import AVModel, ModelConfig, save_model
     from edgeav.spec import load
 
+    if (start / "model.safetensors").exists():
+        return start
     if not (out / "tokenizer.model").exists():
         config = load(ModelConfig, start / "model.json")
         texts = [u.text for corpus in corpora.values() for u in corpus.train]
@@ -114,7 +109,7 @@ def _initial_model(start: Path, corpora: dict[str, Corpus], vocabulary: int, see
     return out
 
 
-def _noise(clips, folder: str | None, seed: int, out: Path) -> Path:
+def _noise(clips: Iterable[Path], folder: str | None, seed: int, out: Path) -> Path:
     """(S,) float32 of babble from the mix, and of the recordings in `folder`, every stretch at level 1."""
     import json
 
@@ -126,7 +121,7 @@ def _noise(clips, folder: str | None, seed: int, out: Path) -> Path:
 
     if not out.exists():
         r = np.random.default_rng(seed)
-        decoded = [DecodedClips(Path(path)) for path in clips]
+        decoded = [DecodedClips(path) for path in clips]
         chosen = [c.media(int(i)).waveform for c in decoded for i in r.permutation(len(c))[:300]]
         parts = [babble([w for w in chosen if w is not None], NOISE_SECONDS, r)]
         if folder and Path(folder).is_dir():
