@@ -15,6 +15,7 @@ from edgeav.errors import EdgeavError
 from edgeav.exporters.rewrites import deployable
 from edgeav.quant.census import integer_mac_share, macs_by_module
 from edgeav.quant.plan import ROLES, Calibration, Plan, load_plan, role_of
+from edgeav.recipe import Recipe
 from edgeav.stages.quantize import Quantize
 
 
@@ -64,6 +65,11 @@ def test_the_integer_share_is_the_share_of_the_work_and_not_of_the_modules() -> 
     assert integer_mac_share(model, []) == 0
     assert integer_mac_share(model, macs) == 1
     assert integer_mac_share(model, ["video.stem.conv"]) == round(macs["video.stem.conv"] / sum(macs.values()), 4)
+
+
+def test_a_format_that_is_not_there_yet_is_refused_with_what_is_allowed() -> None:
+    with pytest.raises(EdgeavError, match="'fp8': must be 'int8'"):
+        Recipe.load("int8", ["stages.0.quantize.format=fp8"])
 
 
 def test_the_quantize_stage_copies_the_model_and_leaves_a_plan(tmp_path: Path) -> None:
