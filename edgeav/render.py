@@ -48,7 +48,8 @@ def print_table(report: Report, console: Console | None = None) -> None:
     console.print(table)
     for check in report.verdict.checks:
         console.print(
-            f"{'[green]kept[/]  ' if check.passed else '[red]broken[/]'} {escape(check.say)}", highlight=False
+            f"{'[green]kept[/]  ' if check.passed else '[red]broken[/]'} {escape(check.target)}: {escape(check.say)}",
+            highlight=False,
         )
     console.print(f"[bold]{verdict_text(report)}[/]", highlight=False)
 

@@ -79,7 +79,7 @@ def _wer_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iter
     """The upper end of the interval must hold: a difference that might be larger has not been shown to be small."""
     if budget.wer is None:
         return
-    limit, found = budget.wer.max_increase_abs, pair.wer_increase[ALL]
+    limit, found = budget.wer.max_increase_abs, list(pair.wer_increase.values())[-1]
     row = next(b for b in bundles if (b.target, b.precision) == (pair.target, "int8"))
     count = sum(w.utterances for w in row.wer.values())
     enough = count >= budget.wer.min_utterances
@@ -149,12 +149,13 @@ def _pair_row(run: Run, steps: Steps, target: str, device: str) -> PairRow:
 
 
 def _increases(fp32: list[dict], int8: list[dict], run: Run) -> dict[str, Increase]:
-    """By split, and over all of them."""
+    """By split, and last over all of them, where there are several."""
     from edgeav.measure import wer_increase
 
     ci = run.recipe.budget.wer.ci if run.recipe.budget.wer else 95
     found = {}
-    for split in [*dict.fromkeys(row["split"] for row in fp32), ALL]:
+    splits = list(dict.fromkeys(row["split"] for row in fp32))
+    for split in [*splits, ALL] if len(splits) > 1 else splits:
         chosen = [(a, b) for a, b in zip(fp32, int8, strict=True) if split in (a["split"], ALL)]
         references, before, after = zip(*((a["reference"], a["text"], b["text"]) for a, b in chosen), strict=True)
         difference, low, high = wer_increase(references, before, after, ci, run.recipe.seed)

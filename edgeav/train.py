@@ -22,7 +22,7 @@ import torch
 from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel
 
-from edgeav.data.batch import Batches, Source
+from edgeav.data.batch import Batches, Disturbance, Source
 from edgeav.data.cache import DecodedClips
 from edgeav.data.text import load_tokenizer
 from edgeav.errors import EdgeavError
@@ -43,6 +43,8 @@ class Job:
     sources: list[tuple[str, int]]  # (folder of decoded clips, clips a batch) for every corpus
     valid: dict[str, str]  # name -> folder of decoded clips
     noise: str  # .npy: (S,) float32
+    noise_share: float
+    snr_db: tuple[float, float]
     longest_s: float  # of a clip that is trained on
     steps: int
     learning_rate: float
@@ -90,7 +92,9 @@ def train(job: Job) -> None:
         done = step / job.steps
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, job)
-        batch = batches.batch(job.seed, step, rank, noise_share=0.7 * min(1.0, 0.3 + done / 0.3))
+        batch = batches.batch(
+            job.seed, step, rank, Disturbance(job.noise_share * min(1.0, 0.3 + done / 0.3), job.snr_db)
+        )
         torch.manual_seed((job.seed * 1_000_003 + step) * 1024 + rank)
         losses = parallel(batch, frame_weight=max(0.0, 1 - done / 0.85))
         optimizer.zero_grad(set_to_none=True)

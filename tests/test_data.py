@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeav.data import augment
-from edgeav.data.batch import NO_LABEL, Batches, Source
+from edgeav.data.batch import NO_LABEL, Batches, Disturbance, Source
 from edgeav.data.cache import decode
 from edgeav.data.corpus import Media, Utterance, open_corpus
 from edgeav.data.synthetic import GRAMMAR
@@ -115,7 +115,7 @@ def test_batches_depend_on_seed_step_and_rank_alone(tmp_path: Path, tokenizer: T
     np.testing.assert_array_equal(clips.media(2).mouth, utterances[2].media().mouth)
     noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ * 20).astype(np.float32)
     batches = Batches([Source(clips, 3, longest_s=10.0)], tokenizer, noise)
-    one, again, other = batches.batch(1, 5, 0, 0.5), batches.batch(1, 5, 0, 0.5), batches.batch(1, 5, 1, 0.5)
+    one, again, other = (batches.batch(1, 5, rank, Disturbance(0.5)) for rank in (0, 0, 1))
     assert (one.mel == again.mel).all() and (one.video == again.video).all()
     assert one.mel.shape != other.mel.shape or (one.mel != other.mel).any()
     assert len(one.target_lengths) == 3 and one.presence.shape[:2] == one.labels.shape

@@ -47,6 +47,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         sources=[(str(folder / "clips"), 3)],
         valid={},
         noise=str(folder / "noise.npy"),
+        noise_share=0.5,
+        snr_db=(0.0, 20.0),
         longest_s=10.0,
         steps=6,
         learning_rate=3e-3,

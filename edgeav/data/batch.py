@@ -46,6 +46,14 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Disturbance:
+    """How often a clip's sound is disturbed (0..1), and how loudly: the range of the SNR over active speech."""
+
+    share: float
+    snr_db: tuple[float, float] = (-5.0, 18.0)
+
+
+@dataclass(frozen=True)
 class Batch:
     """mel (B, 8N, 80), video (R, 2N, 88, 88) of the R rows that have one, presence (B, N, 2), labels (B, N) or -1."""
 
@@ -65,15 +73,14 @@ class Batches:
     def __init__(self, sources: Sequence[Source], tokenizer: Tokenizer, noise: NDArray[np.float32]) -> None:
         self.sources, self.tokenizer, self.noise = sources, tokenizer, noise
 
-    def batch(self, seed: int, step: int, rank: int, noise_share: float) -> Batch:
-        """`noise_share`: the probability that a clip's sound is disturbed."""
+    def batch(self, seed: int, step: int, rank: int, disturbance: Disturbance) -> Batch:
         r = np.random.default_rng([seed, step, rank])
         items = []
         for number, source in enumerate(self.sources):
             for slot in range(source.per_batch):
                 index = _nth(source.usable, step * source.per_batch + slot, [seed, rank, number])
                 media = _choose_modality(source.clips.media(index), r)
-                items.append((*disturb(media, self.noise, noise_share, r), source.clips.rows[index].text))
+                items.append((*disturb(media, self.noise, disturbance, r), source.clips.rows[index].text))
         return collate(
             [(inputs, self.labels(words, inputs.steps), text) for inputs, words, text in items],
             self.tokenizer,
@@ -93,7 +100,7 @@ class Batches:
 
 
 def disturb(
-    media: Media, noise: NDArray[np.float32], noise_share: float, r: np.random.Generator
+    media: Media, noise: NDArray[np.float32], disturbance: Disturbance, r: np.random.Generator
 ) -> tuple[Inputs, Sequence[Word]]:
     """One clip as training sees it, and its word times after the change of tempo."""
     factor = float(r.uniform(0.85, 1.18)) if r.random() < 0.7 else 1.0
@@ -101,9 +108,11 @@ def disturb(
     mel = video = None
     if media.waveform is not None:
         sound = augment.stretch(media.waveform, factor)
-        if r.random() < noise_share:
+        if r.random() < disturbance.share:
             start = int(r.integers(len(noise) - len(sound)))
-            sound = augment.add_noise(sound, noise[start : start + len(sound)], float(r.uniform(-5, 18)), words)
+            sound = augment.add_noise(
+                sound, noise[start : start + len(sound)], float(r.uniform(*disturbance.snr_db)), words
+            )
         mel = augment.mask_mel(normalize_mel(log_mel(sound)), r)
     if media.mouth is not None:
         frames = augment.stretch_frames(media.mouth, factor)

@@ -39,6 +39,10 @@ class Train(Stage):
     mix: list[Ingredient] = Field(min_length=1)
     noise: str | None = None
     """A folder of recordings (manifest.jsonl with `path`) to disturb the sound with, beside babble of the mix."""
+    noise_share: float = Field(0.7, ge=0, le=1)
+    """Probability that a clip's sound is disturbed; it rises to this over the first third of the steps."""
+    snr_db: tuple[float, float] = Field((-5.0, 18.0), strict=False)
+    """Range of the signal-to-noise ratio, over active speech."""
     vocabulary: int = Field(256, ge=16, le=32_000)
     """SentencePiece pieces, learned from the texts of the mix."""
     longest_s: float = Field(3.6, gt=0.5)
