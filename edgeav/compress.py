@@ -59,9 +59,11 @@ def compress(recipe: Recipe, folder: Path, progress: Progress | None = None) -> 
     for step in steps:
         run.once(step)
     from edgeav.report import write
-    from edgeav.results import assemble
+    from edgeav.results import assemble, describe_quality
 
     report = assemble(run, steps)
+    for row in report.bundles:
+        describe_quality(folder / steps.exports[row.target, row.precision].name, row)
     write(report, folder)
     return report
 

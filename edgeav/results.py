@@ -28,6 +28,7 @@ from edgeav.report import (
     WerRow,
 )
 from edgeav.run import Run, Step, read_json, versions
+from edgeav.runtime.bundle import read_bundle, update_quality
 from edgeav.runtime.machine import machine
 
 PARITY_LIMIT = 1e-3  # largest difference of a log-probability between a float artifact and PyTorch
@@ -50,6 +51,17 @@ def assemble(run: Run, steps: Steps) -> Report:
         pairs=pairs,
         eager={split: WerRow(**row) for split, row in eager.items()},
     )
+
+
+def describe_quality(folder: Path, row: BundleRow) -> None:
+    """Tell the bundle what was measured of it: a device gets the bundle, not the report."""
+    bundle = read_bundle(folder)
+    measured = {
+        "wer": {split: wer.model_dump() for split, wer in row.wer.items()},
+        "parity": row.parity.model_dump() if row.parity else None,
+    }
+    if bundle.quality | measured != bundle.quality:
+        update_quality(bundle, bundle.quality | measured)
 
 
 def judge(budget: Budget, bundles: list[BundleRow], pairs: list[PairRow]) -> Verdict:

@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -90,7 +92,7 @@ class Run:
             shutil.rmtree(stale, ignore_errors=True)
         part.mkdir(parents=True)
         start = time.monotonic()
-        with self.progress.busy(step.name):
+        with self.progress.busy(step.name), _stdout_to_stderr():
             step.work(part)
         done = {"key": step.key, "facts": step.facts, "seconds": round(time.monotonic() - start, 1)}
         (part / DONE).write_text(json.dumps(done, indent=1))
@@ -167,6 +169,20 @@ def read_json(path: Path) -> Any:
 def digest(value: Any) -> str:
     """16 hexadecimal digits that stand for plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Quantizers draw bars on stdout, also from C++; stdout is for results, which a program may be reading."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _flush(folder: Path) -> None:

@@ -82,3 +82,26 @@ def test_a_run_killed_in_a_step_does_that_step_again_from_nothing(tmp_path: Path
     folder = Run(tmp_path, RECIPE).once(a_step([], "a/one"))
     assert sorted(p.name for p in folder.iterdir()) == ["done.json", "result.json"]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["one"]
+
+
+NOISY = """
+import os, sys
+from pathlib import Path
+from edgeav.recipe import Recipe
+from edgeav.run import Run, Step
+def work(out):
+    print("a quantizer's bar")
+    os.system("echo from another language")
+print("before")
+Run(Path(sys.argv[1]), Recipe.model_validate({"name": "test", "model": "none"})).once(Step("noisy", {}, work))
+print("after")
+"""
+
+
+def test_what_a_step_prints_on_stdout_goes_to_stderr(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    shown = subprocess.run(
+        [sys.executable, "-c", NOISY, str(tmp_path)], env=env, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == "before\nafter\n"
+    assert "a quantizer's bar" in shown.stderr and "from another language" in shown.stderr
