@@ -9,23 +9,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from edgeav import __version__
 from edgeav.errors import EdgeavError, needs
+from edgeav.run import versions
+from edgeav.runtime.machine import machine
 
 # extra -> what it imports. `executorch.runtime` comes before the quantized kernels, else they fail (0x14).
 EXTRAS: dict[str, tuple[str, ...]] = {
     "compress": (
-        "torch", "torchao", "onnx", "onnxscript", "sentencepiece", "safetensors", "jiwer", "jinja2", "plotly",
-        "soundfile", "accelerate", "espeakng_loader", "tensorboard",
+        "torch", "torchao", "onnx", "onnxscript", "sentencepiece", "safetensors", "jiwer", "jinja2",
+        "soundfile", "accelerate", "espeakng_loader",
     ),
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino", "nncf"),
@@ -37,13 +36,6 @@ DISTRIBUTIONS = (
     "numpy", "pydantic", "torch", "torchao", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf",
     "executorch", "av", "opencv-python-headless",
 )  # fmt: skip
-# What int8 and bf16 kernels look for: the flag of the kernel (x86 `flags`, Arm `Features`) -> the usual name.
-ISA_FLAGS = {
-    "avx2": "avx2", "fma": "fma", "avx512f": "avx512f", "avx512_vnni": "avx512_vnni", "avx_vnni": "avx_vnni",
-    "avx512_bf16": "avx512_bf16", "avx512_fp16": "avx512_fp16", "amx_tile": "amx_tile",
-    "amx_int8": "amx_int8", "amx_bf16": "amx_bf16", "neon": "neon", "asimd": "neon", "asimdhp": "fp16",
-    "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16", "sve": "sve", "sve2": "sve2",
-}  # fmt: skip
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm")
 TIME_LIMIT_S = 180  # importing torch from a cold SD card takes a minute
 
@@ -52,46 +44,23 @@ def examine() -> dict[str, Any]:
     """Everything that `edgeav doctor` prints, as plain data. Takes a few seconds: it imports every extra."""
     with ThreadPoolExecutor(max_workers=2) as pool:
         extras = dict(zip(EXTRAS, pool.map(check_extra, EXTRAS), strict=True))
-    machine = cpu()
+    processor = cpu()
     return {
         "edgeav": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": machine,
-        "int8_instructions": [flag for flag in INT8_FLAGS if flag in machine["isa"]],
-        "versions": versions(),
+        "cpu": processor,
+        "int8_instructions": [flag for flag in INT8_FLAGS if flag in processor["isa"]],
+        "versions": versions(DISTRIBUTIONS),
         "engines": {name: extras[name]["works"] for name in ENGINES},
         "extras": extras,
     }
 
 
 def cpu() -> dict[str, Any]:
-    """{name, arch, cores, isa}: this machine's processor; `cores` are those that this process may use."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(errors="replace") if info.is_file() else ""
-    return {
-        "name": _field(text, "model name") or _field(text, "Model") or platform.processor() or "unknown",
-        "arch": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "isa": isa(text),
-    }
-
-
-def isa(cpuinfo: str) -> list[str]:
-    """The instruction sets that matter here, from the text of /proc/cpuinfo, in the order of ISA_FLAGS."""
-    flags = set((_field(cpuinfo, "flags") or _field(cpuinfo, "Features") or "").split())
-    return list(dict.fromkeys(name for flag, name in ISA_FLAGS.items() if flag in flags))
-
-
-def versions() -> dict[str, str]:
-    """Package -> version of those that decide about results, where installed; imports none of them."""
-    installed = {}
-    for name in DISTRIBUTIONS:
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"python": platform.python_version(), "edgeav": __version__, **installed}
+    """{cpu, arch, isa, governor, cores}: this machine's processor; `cores` are those that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return machine() | {"cores": cores}
 
 
 def require(extras: Iterable[str]) -> None:
@@ -155,9 +124,3 @@ def _import_all(modules: tuple[str, ...]) -> tuple[int | str, str]:
         output = error.stdout or b""
         return f"none after {TIME_LIMIT_S} s", output.decode() if isinstance(output, bytes) else output
     return done.returncode, done.stdout
-
-
-def _field(cpuinfo: str, key: str) -> str | None:
-    """The first 'key : value' of /proc/cpuinfo."""
-    match = re.search(rf"^{re.escape(key)}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return match.group(1).strip() if match else None

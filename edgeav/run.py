@@ -130,10 +130,10 @@ def code_hash(part: str = "") -> str:
 
 
 @lru_cache
-def versions() -> dict[str, str]:
-    """The installed versions of what computes; a package that is absent is left out."""
+def versions(packages: tuple[str, ...] = NUMERIC) -> dict[str, str]:
+    """The installed versions, by default of what computes; a package that is absent is left out."""
     found = {}
-    for package in NUMERIC:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -42,7 +42,7 @@ def health(found: dict[str, Any]) -> None:
     """What `edgeav doctor` found: the machine, versions, each extra with what to type when it is missing."""
     cpu = found["cpu"]
     print(f"edgeav {found['edgeav']}, Python {found['python']}, {found['system']}")
-    print(f"{cpu['name']}, {cpu['cores']} cores: {' '.join(cpu['isa']) or 'no known instruction sets'}")
+    print(f"{cpu['cpu']}, {cpu['cores']} cores: {' '.join(cpu['isa']) or 'no known instruction sets'}")
     print(f"int8 in hardware: {' '.join(found['int8_instructions']) or 'no; int8 models may be slow here'}")
     print(", ".join(f"{name} {version}" for name, version in found["versions"].items()))
     rows = [_extra_row(name, extra) for name, extra in found["extras"].items()]

@@ -8,18 +8,19 @@ from typing import Any
 
 from edgeav.errors import EdgeavError
 
-# What decides which kernels an engine picks; the rest of /proc/cpuinfo's flags is noise in a report.
-ISA = (
-    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
-    *("avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16"),
-    *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
-)
+# What decides which kernels an engine picks: the flag of the kernel (x86 `flags`, Arm `Features`) -> the usual name.
+ISA_FLAGS = {
+    "sse4_2": "sse4_2", "avx": "avx", "avx2": "avx2", "fma": "fma", "f16c": "f16c", "avx_vnni": "avx_vnni",
+    "avx512f": "avx512f", "avx512bw": "avx512bw", "avx512vl": "avx512vl", "avx512_vnni": "avx512_vnni",
+    "avx512_bf16": "avx512_bf16", "avx512_fp16": "avx512_fp16", "amx_int8": "amx_int8", "amx_bf16": "amx_bf16",
+    "neon": "neon", "asimd": "neon", "asimdhp": "fp16", "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16",
+    "sve": "sve", "sve2": "sve2",
+}  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
     """arch, cpu, isa (the instruction sets that matter to engines), governor (None: not readable)."""
     facts = _cpuinfo()
-    flags = set((facts.get("flags") or facts.get("Features") or "").split())
     return {
         "arch": platform.machine(),
         "cpu": facts.get("model name")
@@ -27,9 +28,15 @@ def machine() -> dict[str, Any]:
         or facts.get("Hardware")
         or platform.processor()
         or "unknown",
-        "isa": [flag for flag in ISA if flag in flags],
+        "isa": isa(facts.get("flags") or facts.get("Features") or ""),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
     }
+
+
+def isa(flags: str) -> list[str]:
+    """The instruction sets that matter here, from the processor's flags, in the order of ISA_FLAGS."""
+    present = set(flags.split())
+    return list(dict.fromkeys(name for flag, name in ISA_FLAGS.items() if flag in present))
 
 
 def rss_mb() -> float:

@@ -5,6 +5,7 @@ To add a stage: write `edgeav/stages/<verb>.py` with one subclass, and name it i
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,10 @@ class Stage(Strict):
     Its module is imported whenever a recipe is read, so torch and the like are imported inside `apply`.
     """
 
+    @abstractmethod
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
         """Read the model in `model_folder`, write the changed model into the empty folder `out`.
 
         Both hold model.json, model.safetensors, tokenizer.model and, once quantized, quantization.json.
         Randomness comes from `run.recipe.seed`; EdgeavError when these settings do not fit this model.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no apply()")
