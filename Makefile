@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := pyproject.toml constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo-ready
@@ -15,6 +15,10 @@ demo: $(VENV)/.demo-ready
 
 test: $(VENV)/.test-ready
 	$(BIN)/python -m pytest
+
+# What takes longer than the default suite may: ExecuTorch lowering, the C++ runner, a run killed in each of its steps.
+test-slow: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -m 'slow and not device'
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .

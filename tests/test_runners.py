@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -101,7 +102,8 @@ def test_the_cpp_runner_builds_and_reproduces_the_golden_vectors(tmp_path: Path)
 
 def build_cpp_runner(build: Path) -> Path:
     """The built program; the test skips where the tools for it are missing."""
-    cmake, package = shutil.which("cmake"), find_spec("executorch")
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # PyPI's cmake lies beside python
+    cmake, package = shutil.which("cmake", path=places), find_spec("executorch")
     if cmake is None or shutil.which("c++") is None or package is None:
         pytest.skip("needs cmake, a C++ compiler and the executorch wheel")
     version = subprocess.run([cmake, "--version"], capture_output=True, text=True, check=True).stdout
