@@ -53,8 +53,8 @@ class Steps:
 def compress(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Report:
     """Do what `recipe` says that is not done yet, then write report.{json,md,html} into `folder`."""
     run = Run(folder, recipe, progress or Progress())
+    steps = steps_of(run)  # finds the model: nothing is written for a name that does not exist
     folder.mkdir(parents=True, exist_ok=True)
-    steps = steps_of(run)
     (folder / "recipe.resolved.yaml").write_text(dump(recipe), encoding="utf-8")
     for step in steps:
         run.once(step)
@@ -166,7 +166,7 @@ def _precisions(recipe: Recipe) -> tuple[Precision, ...]:
 
 
 def _model_facts(recipe: Recipe) -> Any:
-    return recipe.model if isinstance(recipe.model, dict) else folder_hash(find_model(recipe.model))
+    return folder_hash(find_model(recipe.model)) if isinstance(recipe.model, str) else recipe.model.config
 
 
 def _corpus_facts(recipe: Recipe) -> dict[str, Any]:

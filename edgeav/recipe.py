@@ -50,13 +50,20 @@ class Budget(spec.Strict):
     """Largest allowed int8 bytes / fp32 bytes."""
 
 
+class NewModel(spec.Strict):
+    """A model that does not exist yet: a `train` stage gives it tokens and weights."""
+
+    config: dict[str, Any]
+    """As in a model.json (edgeav/models/config.py); what is left out has its default."""
+
+
 class Recipe(spec.Strict):
     """A model, what happens to it, what it is exported to, where it is measured, and what must hold."""
 
     schema_: Literal["edgeav/1"] = Field("edgeav/1", alias="schema")
     name: str = Field(pattern=spec.NAME)
     """Also the run's folder: runs/<name>/."""
-    model: str | dict[str, Any]
+    model: str | NewModel
     """A name from `edgeav models`, a model folder, or `{config: {…}}` for a new model that a stage trains."""
     corpus: str = "demo"
     """`demo` (generated, no download) or the folder of a corpus."""

@@ -15,8 +15,10 @@ import numpy as np
 from edgeav.catalog import find_model
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
+from edgeav.explain import Sources
 from edgeav.run import Run, write_json
 from edgeav.runtime.features import MEL_FRAMES_PER_STEP, SAMPLES_PER_STEP, VIDEO_FRAMES_PER_STEP, Inputs, model_inputs
+from edgeav.spec import validate
 from edgeav.target import Precision, Target
 
 if TYPE_CHECKING:
@@ -35,8 +37,9 @@ def starting_model(run: Run) -> Path:
         return find_model(model)
     from edgeav.models import ModelConfig
 
+    config = validate(ModelConfig, model.config, Sources("recipe: model.config", {}))
     folder = run.scratch("config")
-    (folder / "model.json").write_text(ModelConfig.model_validate(model["config"]).model_dump_json(indent=1))
+    (folder / "model.json").write_text(config.model_dump_json(indent=1))
     return folder
 
 

@@ -156,3 +156,21 @@ def start(recipe: Path, folder: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "edgeav", "compress", str(recipe), "--run-dir", str(folder)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(command, env=env, start_new_session=True, **quiet)  # type: ignore[call-overload]
+
+
+def test_a_model_that_does_not_exist_is_named_and_nothing_is_written(recipe_path: Path, tmp_path: Path) -> None:
+    from edgeav.errors import EdgeavError
+
+    with pytest.raises(EdgeavError, match=r"'nowhere' is neither a shipped model"):
+        compress(Recipe.load(recipe_path, ["model=nowhere"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_new_model_with_a_bad_config_is_refused_by_field(recipe_path: Path, tmp_path: Path) -> None:
+    from edgeav.errors import EdgeavError
+    from edgeav.run import Run
+    from edgeav.work import starting_model
+
+    recipe = Recipe.load(recipe_path, ["model={config: {width: 4, blokcs: []}}"])
+    with pytest.raises(EdgeavError, match=r"(?s)width.*blokcs.*blocks"):
+        starting_model(Run(tmp_path, recipe))
