@@ -91,7 +91,8 @@ def export_one(model: str, target: Target, precision: Precision, corpus: str, ou
     recipe = validate(
         Recipe, {"name": "export", "model": model, "corpus": corpus, "stages": stages}, Sources("edgeav export", {})
     )
-    with tempfile.TemporaryDirectory(prefix=".edgeav-export-", dir=out.absolute().parent) as place:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".edgeav-export-", dir=out.parent) as place:
         run = Run(Path(place), recipe)
         folders = [run.once(step) for step in _stage_steps(run)]
         part = run.scratch("bundle")
