@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,24 @@ def test_batches_depend_on_seed_step_and_rank_alone(tmp_path: Path, tokenizer: T
     assert (one.mel == again.mel).all() and (one.video == again.video).all()
     assert one.mel.shape != other.mel.shape or (one.mel != other.mel).any()
     assert len(one.target_lengths) == 3 and one.presence.shape[:2] == one.labels.shape
+
+
+@dataclass(frozen=True)
+class Half:
+    """A drawn clip without its lips, or without its sound."""
+
+    kept: str
+
+    def read(self) -> Media:
+        whole = open_corpus("demo").train[0].media()
+        return Media(whole.waveform if self.kept == "sound" else None, whole.mouth if self.kept == "lips" else None)
+
+
+@pytest.mark.parametrize("kept", ["sound", "lips"])
+def test_clips_that_all_lack_one_modality_are_decoded_too(kept: str, tmp_path: Path) -> None:
+    utterance = Utterance("half", "nobody", "bin", Half(kept))
+    media = decode([utterance], tmp_path / "clips", workers=1, progress=Progress(), label="").media(0)
+    assert (media.waveform is None, media.mouth is None) == (kept == "lips", kept == "sound")
 
 
 def test_frame_labels_name_the_word_spoken_then_and_blank_in_silence(tokenizer: Tokenizer) -> None:

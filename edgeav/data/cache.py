@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeav.data.corpus import Media, Utterance, Word
 from edgeav.progress import Progress
@@ -39,8 +40,7 @@ class DecodedClips:
         self.folder = folder
         rows = json.loads((folder / "rows.json").read_text())
         self.rows = [Row(r["text"], r["speaker"], tuple(r["samples"]), tuple(r["frames"]), _words(r)) for r in rows]
-        self._sound = np.memmap(folder / "sound.i16", np.int16, "r")
-        self._lips = np.memmap(folder / "lips.u8", np.uint8, "r") if (folder / "lips.u8").stat().st_size else None
+        self._sound, self._lips = _map(folder / "sound.i16", "<i2"), _map(folder / "lips.u8", "u1")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,7 +52,7 @@ class DecodedClips:
             sound = (self._sound[slice(*row.samples)] / np.float32(32768)).astype(np.float32)
         area = MOUTH * MOUTH
         lips = None
-        if self._lips is not None and row.frames[0] < row.frames[1]:
+        if row.frames[0] < row.frames[1]:
             lips = np.asarray(self._lips[row.frames[0] * area : row.frames[1] * area]).reshape(-1, MOUTH, MOUTH)
         return Media(sound, lips, row.words)
 
@@ -97,6 +97,11 @@ def _write(utterances: Sequence[Utterance], folder: Path, workers: int, progress
     temporary = folder / "rows.json.part"
     temporary.write_text(json.dumps(rows))
     temporary.rename(folder / "rows.json")  # last: its presence says that the arrays are whole
+
+
+def _map(path: Path, dtype: str) -> NDArray:
+    """The file as an array; clips without sound, or all without lips, leave an empty one, which cannot be mapped."""
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
 
 
 def _read(utterance: Utterance) -> Media:
