@@ -19,7 +19,7 @@ import torch
 
 from edgeav.compress import compress, plan
 from edgeav.data.corpus import open_corpus
-from edgeav.models import AVModel, ModelConfig, save_model
+from edgeav.models import AVModel, ModelConfig, load_model, save_model
 from edgeav.models.config import AudioFrontend, Block, Fusion, VisualFrontend
 from edgeav.recipe import Recipe
 from edgeav.report import load
@@ -98,6 +98,7 @@ def test_a_run_explains_itself_in_its_folder(finished: Path) -> None:
     assert report.corpus.splits["test_unseen"].utterances == 4
     fp32 = report.bundles[0]
     assert fp32.parity is not None and fp32.parity.max_abs <= 1e-3 and fp32.parity.transcripts_equal
+    assert len(fp32.parity.lengths) >= 3
 
 
 def test_a_second_run_redoes_nothing(finished: Path, recipe_path: Path) -> None:
@@ -148,6 +149,23 @@ def test_a_run_killed_in_every_step_ends_with_the_same_report(
         finished_at = done
     assert start(recipe_path, folder).wait() in (0, 1)  # 1: an untrained model keeps no budget
     assert untimed(folder) == untimed(finished)
+
+
+@pytest.mark.slow
+def test_a_recipe_trains_a_new_model_and_then_trains_it_further(recipe_path: Path, tmp_path: Path) -> None:
+    corpus = str(recipe_path.parent / "corpus")
+    train = {"mix": [{"corpus": corpus, "per_batch": 2}], "vocabulary": 64, "steps": 4, "checkpoint_every": 2}
+    train |= {"longest_s": 10.0, "warmup": 1}
+    config = json.loads(SMALL.model_dump_json(exclude={"tokens"}))
+    recipe = {"name": "small", "model": {"config": config}, "corpus": corpus, "stages": [{"train": train}] * 2}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))  # JSON is YAML
+    report = compress(Recipe.load(path), tmp_path / "run")
+    first, second = (load_model(tmp_path / "run" / name) for name in ("01-train", "02-train"))
+    assert first.config == second.config and len(first.config.tokens) > 10
+    assert any((a != b).any() for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert report.eager["test_unseen"].utterances == 4
+    assert {row["state"] for row in plan(Recipe.load(path), tmp_path / "run")} == {"cached"}
 
 
 def start(recipe: Path, folder: Path) -> subprocess.Popen:
