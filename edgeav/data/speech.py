@@ -66,7 +66,7 @@ def speak(text: str, voice: Voice, seed: int = 0) -> Speech:
     """Synthesize `text`, a function of its arguments alone; EdgeavError for a voice that espeak-ng does not have.
 
     espeak-ng keeps the phase of its noise and oscillators in static variables, so the same sentence sounds different
-    each time; a library loaded afresh (2 ms) and a seeded C `rand` make it repeatable.
+    each time; a library loaded afresh (2 ms) and seeded noise make it repeatable.
     """
     engine = _Engine(seed)
     try:
@@ -85,12 +85,14 @@ class _Engine:
     """The library is one global synthesizer: close one before opening the next."""
 
     def __init__(self, seed: int) -> None:
-        ctypes.CDLL(None).srand(seed)
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()
         self.rate_hz = self.library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS)
         if self.rate_hz <= 0:
             raise EdgeavError(f"espeak-ng did not start with its data in {data.decode()}")
+        # After espeak_Initialize, which seeds the noise of breathy voices with the time of day.
+        self.library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
+        ctypes.CDLL(None).srand(seed)
         self.samples: list[NDArray[np.int16]] = []
         self.events: list[tuple[int, str, int]] = []
         self.text = ""
