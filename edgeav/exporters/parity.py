@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from edgeav.measure import eager
 from edgeav.models import AVModel
 from edgeav.runtime import ctc
 from edgeav.runtime.bundle import Bundle
@@ -64,8 +64,7 @@ def compare(bundle: Bundle, model: AVModel, cases: Sequence[Inputs]) -> Parity:
 
 def eager_log_probs(model: AVModel, inputs: Inputs) -> Array:
     """(1, N, V) from PyTorch itself."""
-    with torch.inference_mode():
-        return model(*(torch.from_numpy(np.ascontiguousarray(array)) for array in inputs)).numpy()
+    return eager(model)(inputs)
 
 
 def largest_difference(found: Array, expected: Array, inputs: Inputs) -> float:
