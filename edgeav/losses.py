@@ -23,6 +23,7 @@ class CtcTraining(nn.Module):
     def __init__(self, model: AVModel) -> None:
         super().__init__()
         self.model = model
+        assert model.audio is not None
         model.audio.to(memory_format=torch.channels_last)  # twice as fast on CPUs; the numbers are the same
         width, vocabulary = model.config.width, model.config.vocabulary
         self.heads = nn.ModuleDict({name: nn.Linear(width, vocabulary) for name in FRAME_WEIGHTS})
@@ -47,8 +48,9 @@ class CtcTraining(nn.Module):
     def _streams(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(B, N, D) each; lips are computed only for the rows that have them, they are the dear part."""
         model = self.model
-        sound = model.audio_norm(model.audio(batch.mel))
-        seen = model.video_norm(model.video(batch.video))
+        sound = model.sound(batch.mel, batch.presence)
+        seen = model.lips(batch.video, batch.presence[batch.video_rows])
+        assert sound is not None and seen is not None
         lips = torch.zeros_like(sound, dtype=seen.dtype).index_copy(0, batch.video_rows, seen)
         return sound, lips
 

@@ -20,15 +20,15 @@ import torch
 from edgeav.compress import compress, plan
 from edgeav.data.corpus import open_corpus
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
-from edgeav.models.config import AudioFrontend, Block, Fusion, VisualFrontend
+from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.recipe import Recipe
 from edgeav.report import load
 
 SMALL = ModelConfig(
     width=32,
-    audio=AudioFrontend(channels=16),
-    video=VisualFrontend(stem_channels=8, channels=(16, 16), strides=(2, 2)),
-    fusion=Fusion(hidden=32),
+    audio=DwStriding(channels=16),
+    video=Conv3dDense(stem_channels=8, channels=(16, 16), strides=(2, 2)),
+    fusion=ConcatMlp(hidden=32),
     blocks=(Block(heads=2, head_width=16, feed_forward=64, feed_forward_2=64, conv_channels=32),),
     tokens=("▁bin", "▁blue", "▁a", "▁two", "▁now"),
 )

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from edgeav.errors import EdgeavError
 from edgeav.models import AVModel, ModelConfig, load_model, random_model, save_model
-from edgeav.models.config import Block
+from edgeav.models.config import Block, Encoder
 from edgeav.models.conformer import RelativeAttention, position_table
 
 
@@ -72,7 +72,7 @@ def test_a_missing_modality_leaves_the_output_finite_and_unaware_of_it(
 def test_relative_attention_equals_the_formula_with_explicit_distances() -> None:
     torch.manual_seed(0)
     width, steps, block = 24, 7, Block(heads=3, head_width=8)
-    attention = RelativeAttention(width, block)
+    attention = RelativeAttention(width, block, Encoder())
     torch.nn.init.normal_(attention.bias_u)
     torch.nn.init.normal_(attention.bias_v)
     x, table = torch.randn(1, steps, width), position_table(steps, width)

@@ -16,15 +16,15 @@ from edgeav.data.cache import decode
 from edgeav.data.corpus import open_corpus
 from edgeav.data.text import train_tokenizer
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
-from edgeav.models.config import AudioFrontend, Block, Fusion, VisualFrontend
+from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.progress import Progress
 from edgeav.train import Job, learning_rate, train
 
 SMALL = ModelConfig(
     width=32,
-    audio=AudioFrontend(channels=16),
-    video=VisualFrontend(stem_channels=8, channels=(8, 16), strides=(2, 2)),
-    fusion=Fusion(hidden=32),
+    audio=DwStriding(channels=16),
+    video=Conv3dDense(stem_channels=8, channels=(8, 16), strides=(2, 2)),
+    fusion=ConcatMlp(hidden=32),
     blocks=(Block(heads=2, head_width=16, feed_forward=64, feed_forward_2=64, conv_channels=32),) * 2,
 )
 

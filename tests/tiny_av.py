@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeav.models import AVModel, ModelConfig, random_model
-from edgeav.models.config import AudioFrontend, Block, Fusion, VisualFrontend
+from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.runtime.features import Inputs, empty_inputs
 from edgeav.target import Target
 
@@ -17,9 +17,9 @@ def tiny_model(seed: int = 0) -> AVModel:
     """One block, narrow, and no two widths alike."""
     config = ModelConfig(
         width=48,
-        audio=AudioFrontend(channels=16),
-        video=VisualFrontend(stem_channels=8, channels=(16, 24), strides=(2, 2)),
-        fusion=Fusion(hidden=72),
+        audio=DwStriding(channels=16),
+        video=Conv3dDense(stem_channels=8, channels=(16, 24), strides=(2, 2)),
+        fusion=ConcatMlp(hidden=72),
         blocks=(BLOCK,),
         tokens=TOKENS,
     )

@@ -143,7 +143,10 @@ def _versions(*packages: str) -> dict[str, str]:
 def _describe(model: AVModel, target: Target, precision: Precision, lowered: Lowered) -> dict[str, Any]:
     """bundle.json without its files and golden vectors."""
     config = model.config
-    shapes = {"mel": ["1", "8N", config.audio.mels], "video": ["1", "2N", config.video.crop, config.video.crop]}
+    shapes = {
+        "mel": ["1", "8N", config.inputs.audio.mels],
+        "video": ["1", "2N", config.inputs.video.crop, config.inputs.video.crop],
+    }
     shapes |= {"presence": ["1", "N", 2]}
     return {
         "name": f"{target.name}-{precision}",

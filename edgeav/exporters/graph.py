@@ -48,6 +48,6 @@ def quiet() -> Iterator[None]:
 def example_inputs(model: AVModel, steps: int = EXAMPLE_STEPS) -> tuple[Tensor, Tensor, Tensor]:
     """(1, 8N, mels), (1, 2N, crop, crop), (1, N, 2) of the right shapes; the values do not matter."""
     config = model.config
-    mel = torch.zeros(1, MEL_FRAMES_PER_STEP * steps, config.audio.mels)
-    video = torch.zeros(1, VIDEO_FRAMES_PER_STEP * steps, config.video.crop, config.video.crop)
+    mel = torch.zeros(1, MEL_FRAMES_PER_STEP * steps, config.inputs.audio.mels)
+    video = torch.zeros(1, VIDEO_FRAMES_PER_STEP * steps, config.inputs.video.crop, config.inputs.video.crop)
     return mel, video, torch.ones(1, steps, 2)

@@ -17,13 +17,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edgeav.models import AVModel
 from edgeav.models.conformer import ConvModule
-from edgeav.models.frontend import LipFrontend, Stem2d, Stem3d
+from edgeav.models.visual import LipFrontend, Stem2d, Stem3d
 
 
 def deployable(model: AVModel) -> AVModel:
     """A frozen copy of `model` with every rewrite of this file applied. `model` itself is left as it was."""
     rewritten = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    if isinstance(rewritten.video.stem, Stem3d):
+    if rewritten.video is not None and isinstance(rewritten.video.stem, Stem3d):
         rewritten.video.stem = stem_to_2d(rewritten.video.stem)
     fold_batch_norms(rewritten)
     return rewritten

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from edgeav.errors import EdgeavError
 from edgeav.models.av import AVModel
 from edgeav.models.config import ModelConfig
+from edgeav.runtime.inputs import LogMel
 from edgeav.spec import load
 
-__all__ = ["AVModel", "ModelConfig", "load_model", "random_model", "save_model"]
+__all__ = ["AVModel", "ModelConfig", "load_model", "noise", "random_model", "save_model"]
 
 
 def load_model(folder: Path) -> AVModel:
@@ -47,6 +48,15 @@ def random_model(seed: int = 0, config: ModelConfig | None = None) -> AVModel:
     return model.eval()
 
 
+def noise(config: ModelConfig, steps: int, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Complete inputs of deviation 1 for `steps` steps; empty tensors for what the model does not take."""
+    inputs = config.inputs
+    mels = (inputs.audio.mels,) if isinstance(inputs.audio, LogMel) else ()
+    crop = inputs.video.crop if inputs.video else 0
+    audio = torch.randn(batch, inputs.audio_frames * steps, *mels)
+    return audio, torch.randn(batch, inputs.video_frames * steps, crop, crop), torch.ones(batch, steps, 2)
+
+
 def _settle_norms(model: AVModel) -> None:
     norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
@@ -56,7 +66,7 @@ def _settle_norms(model: AVModel) -> None:
     model.train()
     with torch.no_grad():
         for _ in range(3):
-            model(torch.randn(2, 80, 80), torch.randn(2, 20, 88, 88), torch.ones(2, 10, 2))
+            model(*noise(model.config, steps=10, batch=2))
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -1,72 +1,116 @@
-"""The audio-visual recognizer: two front ends, one fusion, Conformer blocks, a CTC head.
+"""The recognizer: front ends, blocks of each modality, one fusion, common blocks, a CTC head.
 
-What is absent is said by `presence`, not guessed from zeros: a learned vector stands in for a missing modality, so one
-set of weights serves sound with lips, sound alone and lips alone (modality dropout: Neverova et al. 2016, ModDrop,
-https://arxiv.org/abs/1501.00102).
+What is absent is said by `presence`, not guessed from zeros: something stands in for a missing modality, so one set of
+weights serves sound with lips, sound alone and lips alone (modality dropout: Neverova et al. 2016, ModDrop,
+https://arxiv.org/abs/1501.00102). Where something is absent, its input is zero.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from edgeav.models.config import Fusion, ModelConfig
-from edgeav.models.conformer import MASKED, ConformerBlock, position_table
-from edgeav.models.frontend import LipFrontend, MelSubsampling
-
-
-class ConcatMlp(nn.Module):
-    """(B, N, D) + (B, N, D) -> (B, N, D), both at 12.5 Hz."""
-
-    def __init__(self, config: Fusion, width: int) -> None:
-        super().__init__()
-        self.up, self.down = nn.Linear(2 * width, config.hidden), nn.Linear(config.hidden, width)
-
-    def forward(self, sound: Tensor, lips: Tensor) -> Tensor:
-        return self.down(self.up(torch.cat([sound, lips], dim=-1)).relu())
+from edgeav.models.audio import audio_frontend
+from edgeav.models.config import Block, ModelConfig
+from edgeav.models.conformer import ConformerBlock, attention_mask, position_table
+from edgeav.models.fusion import fusion
+from edgeav.models.low_rank import factorize
+from edgeav.models.visual import visual_frontend
 
 
 class AVModel(nn.Module):
-    """(B, 8N, 80) log-mel, (B, 2N, 88, 88) mouth, (B, N, 2) presence -> (B, N, V) log-probabilities, 12.5 a second."""
+    """Sound (B, 8N, 80) log-mel, mouth (B, 2N, 88, 88), presence (B, N, 2) -> (B, N, V) log-probabilities.
+
+    Frames in a step and their size are `config.inputs`'; the input of a modality that the model lacks is not looked at.
+    """
 
     positions: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.audio = MelSubsampling(config.audio, config.width)
-        self.video = LipFrontend(config.video, config.width, config.dropout)
-        self.audio_norm, self.video_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
-        self.no_audio = nn.Parameter(torch.zeros(config.width))
-        self.no_video = nn.Parameter(torch.zeros(config.width))
-        self.fusion = ConcatMlp(config.fusion, config.width)
-        self.blocks = nn.ModuleList([ConformerBlock(config.width, b, config.dropout) for b in config.blocks])
-        self.head = nn.Linear(config.width, config.vocabulary)
-        self.register_buffer("positions", position_table(config.max_steps, config.width), persistent=False)
+        width, learned = config.width, config.missing == "learned" and config.fusion is not None
+        self.audio = audio_frontend(config) if config.audio else None
+        self.video = visual_frontend(config) if config.video else None
+        self.audio_blocks, self.video_blocks = self._blocks(config.audio_blocks), self._blocks(config.video_blocks)
+        self.audio_norm = self._stream_norm() if config.audio else None
+        self.video_norm = self._stream_norm() if config.video else None
+        self.no_audio = nn.Parameter(torch.zeros(width)) if learned else None
+        self.no_video = nn.Parameter(torch.zeros(width)) if learned else None
+        self.fusion = fusion(config) if config.fusion else None
+        self.blocks = self._blocks(config.blocks)
+        self.head = nn.Linear(width, config.vocabulary)
+        self.register_buffer("positions", position_table(config.max_steps, width), persistent=False)
+        factorize(self, config.ranks)
 
-    def forward(self, mel: Tensor, video: Tensor, presence: Tensor) -> Tensor:
-        return self.head(self.encode(mel, video, presence)[-1]).log_softmax(dim=-1)
+    def forward(self, audio: Tensor, video: Tensor, presence: Tensor, frames: Tensor | None = None) -> Tensor:
+        """`frames` (B,): see `MelSubsampling.forward`."""
+        return self.head(self.encode(audio, video, presence, frames)[-1]).log_softmax(dim=-1)
 
-    def encode(self, mel: Tensor, video: Tensor, presence: Tensor) -> list[Tensor]:
-        """The (B, N, D) output of every block, after the fused input: [fused, block 1, …, last block]."""
-        sound, lips = self.streams(mel, video)
-        return self.trunk(sound, lips, presence)
+    def encode(self, audio: Tensor, video: Tensor, presence: Tensor, frames: Tensor | None = None) -> list[Tensor]:
+        """The (B, N, D) output of every common block, after the fused input: [fused, block 1, …, last block]."""
+        return self.trunk(*self.streams(audio, video, presence, frames), presence)
 
-    def streams(self, mel: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Each modality alone, (B, N, D), before anything is replaced or fused."""
-        return self.audio_norm(self.audio(mel)), self.video_norm(self.video(video))
+    def streams(
+        self, audio: Tensor, video: Tensor, presence: Tensor, frames: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Each modality alone, (B, N, D), before anything is replaced or fused; None for one the model lacks."""
+        return self.sound(audio, presence, frames), self.lips(video, presence)
 
-    def trunk(self, sound: Tensor, lips: Tensor, presence: Tensor) -> list[Tensor]:
-        has_sound, has_lips = presence[..., :1], presence[..., 1:]
-        sound = sound * has_sound + self.no_audio * (1 - has_sound)
-        lips = lips * has_lips + self.no_video * (1 - has_lips)
-        valid = torch.maximum(has_sound, has_lips)  # (B, N, 1)
-        mask = (1 - valid.transpose(1, 2).unsqueeze(1)) * MASKED  # (B, 1, 1, N)
-        hidden = [self.fusion(sound, lips) * valid]
-        positions = self._positions(hidden[0].shape[1])
-        for block in self.blocks:
-            hidden.append(block(hidden[-1], positions, valid, mask))
+    def sound(self, audio: Tensor, presence: Tensor, frames: Tensor | None = None) -> Tensor | None:
+        """(B, N, D) from sound alone."""
+        if self.audio is None or self.audio_norm is None:
+            return None
+        heard = presence[..., :1]
+        x = self._scaled(self.audio(audio, heard, frames))
+        return self.audio_norm(self._through(self.audio_blocks, x, heard)[-1])
+
+    def lips(self, video: Tensor, presence: Tensor) -> Tensor | None:
+        """(B, N, D) from lips alone."""
+        if self.video is None or self.video_norm is None:
+            return None
+        x = self._scaled(self.video(video))
+        return self.video_norm(self._through(self.video_blocks, x, presence[..., 1:])[-1])
+
+    def trunk(self, sound: Tensor | None, lips: Tensor | None, presence: Tensor) -> list[Tensor]:
+        """[fused, block 1, …, last block], each (B, N, D)."""
+        heard, seen = presence[..., :1], presence[..., 1:]
+        if sound is not None and lips is not None:
+            assert self.fusion is not None
+            valid = torch.maximum(heard, seen)  # (B, N, 1)
+            fused = self.fusion(_or(sound, heard, self.no_audio), _or(lips, seen, self.no_video), seen)
+        else:
+            fused, valid = (sound, heard) if lips is None else (lips, seen)
+            assert fused is not None
+        return self._through(self.blocks, fused * valid, valid)
+
+    def _through(self, blocks: nn.ModuleList, x: Tensor, valid: Tensor) -> list[Tensor]:
+        """[x, after block 1, …, after the last]."""
+        hidden = [x]
+        if len(blocks):
+            mask, positions = attention_mask(valid, self.config.encoder), self._positions(x.shape[1])
+            for block in blocks:
+                hidden.append(block(hidden[-1], positions, valid, mask))
         return hidden
 
     def _positions(self, steps: int) -> Tensor:
         return self.positions[:, self.config.max_steps - steps : self.config.max_steps + steps - 1]
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x * math.sqrt(self.config.width) if self.config.encoder.scale_input else x
+
+    def _blocks(self, blocks: tuple[Block, ...]) -> nn.ModuleList:
+        config = self.config
+        return nn.ModuleList([ConformerBlock(config.width, block, config.encoder, config.dropout) for block in blocks])
+
+    def _stream_norm(self) -> nn.Module:
+        encoder = self.config.encoder
+        return nn.LayerNorm(self.config.width, encoder.norm_epsilon) if encoder.stream_norm else nn.Identity()
+
+
+def _or(stream: Tensor, there: Tensor, instead: Tensor | None) -> Tensor:
+    """`stream` where it is there, elsewhere `instead` (None: zeros)."""
+    kept = stream * there
+    return kept if instead is None else kept + instead * (1 - there)

@@ -1,7 +1,8 @@
-"""The Conformer block with relative positions, as the Fast Conformer uses it.
+"""The Conformer block, as Auto-AVSR's teacher and the Fast Conformer use it.
 
 Gulati et al. 2020 (https://arxiv.org/abs/2005.08100); relative attention after Dai et al. 2019, Transformer-XL
-(https://arxiv.org/abs/1901.02860); kernel 9 and 8x subsampling after Rekesh et al. 2023 (https://arxiv.org/abs/2305.05084).
+(https://arxiv.org/abs/1901.02860); kernel 9 and 8x subsampling after Rekesh et al. 2023, local attention with global
+tokens after Beltagy et al. 2020, Longformer (https://arxiv.org/abs/2004.05150).
 """
 
 from __future__ import annotations
@@ -11,51 +12,65 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edgeav.models.config import Block
+from edgeav.models.config import Block, Encoder
 
 MASKED = -1e4  # finite, so that a row with nothing to attend to stays finite too, in half precision as well
 
 
 class FeedForward(nn.Module):
-    """(B, N, D) -> (B, N, D) through a hidden layer with Swish."""
+    """(B, N, D) -> (B, N, D) through a hidden layer with Swish, or ReLU."""
 
-    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, hidden: int, encoder: Encoder, dropout: float) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.up, self.down = nn.Linear(width, hidden, encoder.bias), nn.Linear(hidden, width, encoder.bias)
+        self.activation = nn.SiLU() if encoder.activation == "swish" else nn.ReLU()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.dropout(nn.functional.silu(self.up(x))))
+        return self.down(self.dropout(self.activation(self.up(x))))
 
 
-class RelativeAttention(nn.Module):
-    """Multi-head self-attention whose scores depend on content and on the distance between two steps.
+class Attention(nn.Module):
+    """Multi-head self-attention by content alone (Vaswani et al. 2017)."""
 
-    Written out rather than through scaled_dot_product_attention: with a float bias that breaks the ONNX exporter.
-    """
-
-    def __init__(self, width: int, config: Block) -> None:
+    def __init__(self, width: int, config: Block, encoder: Encoder) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
         inner = config.heads * config.head_width
-        self.query, self.key, self.value = (nn.Linear(width, inner) for _ in range(3))
-        self.position = nn.Linear(width, inner, bias=False)
-        self.out = nn.Linear(inner, width)
-        self.bias_u = nn.Parameter(torch.zeros(config.heads, 1, config.head_width))
-        self.bias_v = nn.Parameter(torch.zeros(config.heads, 1, config.head_width))
+        self.query, self.key, self.value = (nn.Linear(width, inner, encoder.bias) for _ in range(3))
+        self.out = nn.Linear(inner, width, encoder.bias)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """(B, N, D), (1, 2N-1, D) from N-1 down to 1-N, (B, 1, 1, N) added to the scores -> (B, N, D)."""
+        """(B, N, D), (1, 2N-1, D) from N-1 down to 1-N, (B, 1, 1 or N, N) added to the scores -> (B, N, D)."""
         query, key, value = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
-        distance = self._split(self.position(positions))
-        content = torch.matmul(query + self.bias_u, key.transpose(-2, -1))
-        relative = _shift(torch.matmul(query + self.bias_v, distance.transpose(-2, -1)))
-        weights = torch.softmax((content + relative) / math.sqrt(self.head_width) + mask, dim=-1)
+        scores = self._scores(query, key, positions) / math.sqrt(self.head_width)
+        weights = torch.softmax(scores + mask, dim=-1)
         return self.out(torch.matmul(weights, value).transpose(1, 2).flatten(2))
+
+    def _scores(self, query: Tensor, key: Tensor, positions: Tensor) -> Tensor:
+        return torch.matmul(query, key.transpose(-2, -1))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, H*W) -> (B, H, N, W)."""
         return x.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+
+
+class RelativeAttention(Attention):
+    """Self-attention whose scores depend on content and on the distance between two steps.
+
+    Written out rather than through scaled_dot_product_attention: with a float bias that breaks the ONNX exporter.
+    """
+
+    def __init__(self, width: int, config: Block, encoder: Encoder) -> None:
+        super().__init__(width, config, encoder)
+        self.position = nn.Linear(width, config.heads * config.head_width, bias=False)
+        self.bias_u = nn.Parameter(torch.zeros(config.heads, 1, config.head_width))
+        self.bias_v = nn.Parameter(torch.zeros(config.heads, 1, config.head_width))
+
+    def _scores(self, query: Tensor, key: Tensor, positions: Tensor) -> Tensor:
+        distance = self._split(self.position(positions))
+        content = torch.matmul(query + self.bias_u, key.transpose(-2, -1))
+        return content + _shift(torch.matmul(query + self.bias_v, distance.transpose(-2, -1)))
 
 
 def _shift(scores: Tensor) -> Tensor:
@@ -72,13 +87,13 @@ def _shift(scores: Tensor) -> Tensor:
 class ConvModule(nn.Module):
     """(B, N, D) -> (B, N, D): pointwise, gate, depthwise over time, batch norm, Swish, pointwise."""
 
-    def __init__(self, width: int, config: Block) -> None:
+    def __init__(self, width: int, config: Block, encoder: Encoder) -> None:
         super().__init__()
-        c = config.conv_channels
-        self.expand = nn.Linear(width, 2 * c)
-        self.depthwise = nn.Conv1d(c, c, config.kernel, padding=config.kernel // 2, groups=c)
+        c, bias = config.conv_channels, encoder.conv_bias
+        self.expand = nn.Linear(width, 2 * c, bias)
+        self.depthwise = nn.Conv1d(c, c, config.kernel, padding=config.kernel // 2, groups=c, bias=bias)
         self.norm = nn.BatchNorm1d(c)
-        self.project = nn.Linear(c, width)
+        self.project = nn.Linear(c, width, bias)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`valid` (B, N, 1) zeroes padding before the convolution, which would carry it into its neighbours."""
@@ -90,13 +105,14 @@ class ConvModule(nn.Module):
 class ConformerBlock(nn.Module):
     """(B, N, D) -> (B, N, D): half feed-forward, attention, convolution, half feed-forward, norm."""
 
-    def __init__(self, width: int, config: Block, dropout: float) -> None:
+    def __init__(self, width: int, config: Block, encoder: Encoder, dropout: float) -> None:
         super().__init__()
-        self.feed_forward_1 = FeedForward(width, config.feed_forward, dropout)
-        self.attention = RelativeAttention(width, config)
-        self.conv = ConvModule(width, config)
-        self.feed_forward_2 = FeedForward(width, config.feed_forward_2, dropout)
-        self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(5)])
+        self.feed_forward_1 = FeedForward(width, config.feed_forward, encoder, dropout)
+        attention = RelativeAttention if encoder.positions == "relative" else Attention
+        self.attention = attention(width, config, encoder)
+        self.conv = ConvModule(width, config, encoder)
+        self.feed_forward_2 = FeedForward(width, config.feed_forward_2, encoder, dropout)
+        self.norms = nn.ModuleList([nn.LayerNorm(width, encoder.norm_epsilon) for _ in range(5)])
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor, mask: Tensor) -> Tensor:
@@ -105,6 +121,23 @@ class ConformerBlock(nn.Module):
         x = x + self.dropout(self.conv(self.norms[2](x), valid))
         x = x + 0.5 * self.dropout(self.feed_forward_2(self.norms[3](x)))
         return self.norms[4](x)
+
+
+def attention_mask(valid: Tensor, encoder: Encoder) -> Tensor:
+    """(B, N, 1) of 1 where a step is real -> (B, 1, 1 or N, N) to add to the scores: 0 where a step may look.
+
+    With `window` w a step sees w steps to each side and the first `global_tokens`, which themselves see everything. As
+    a mask on the full scores: for the lengths a device takes at once the full product costs less than gathering bands.
+    """
+    mask = (1 - valid.transpose(1, 2).unsqueeze(1)) * MASKED
+    if encoder.window is None:
+        return mask
+    step = torch.arange(valid.shape[1], device=valid.device)
+    row, column = step[:, None], step[None, :]
+    sees = (row - column).abs() <= encoder.window
+    if encoder.global_tokens:
+        sees = sees | (row < encoder.global_tokens) | (column < encoder.global_tokens)
+    return mask + (1 - sees.to(valid.dtype)) * MASKED
 
 
 def position_table(max_steps: int, width: int) -> Tensor:
