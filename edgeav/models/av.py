@@ -42,7 +42,7 @@ class AVModel(nn.Module):
         self.fusion = fusion(config) if config.fusion else None
         self.blocks = self._blocks(config.blocks)
         self.head = nn.Linear(width, config.vocabulary)
-        self.register_buffer("positions", position_table(config.max_steps, width), persistent=False)
+        self.register_buffer("positions", position_table(self._reach() + 1, width), persistent=False)
         factorize(self, config.ranks)
 
     def forward(self, audio: Tensor, video: Tensor, presence: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -90,13 +90,20 @@ class AVModel(nn.Module):
         """[x, after block 1, …, after the last]."""
         hidden = [x]
         if len(blocks):
-            mask, positions = attention_mask(valid, self.config.encoder), self._positions(x.shape[1])
+            mask, positions = attention_mask(valid), self._positions(x.shape[1])
             for block in blocks:
                 hidden.append(block(hidden[-1], positions, valid, mask))
         return hidden
 
     def _positions(self, steps: int) -> Tensor:
-        return self.positions[:, self.config.max_steps - steps : self.config.max_steps + steps - 1]
+        """The rows of the table that `steps` steps need; local attention needs the same ones for any length."""
+        reach = self.config.encoder.window or steps - 1
+        center = self.positions.shape[1] // 2
+        return self.positions[:, center - reach : center + reach + 1]
+
+    def _reach(self) -> int:
+        """The greatest distance between two steps that attend to each other."""
+        return self.config.encoder.window or self.config.max_steps - 1
 
     def _scaled(self, x: Tensor) -> Tensor:
         return x * math.sqrt(self.config.width) if self.config.encoder.scale_input else x

@@ -145,7 +145,7 @@ class Encoder(Part):
     conv_bias: bool = True  # in the convolution module
     stream_norm: bool = True  # a LayerNorm at the end of each modality's stream
     window: Annotated[int, Field(ge=1, le=4096)] | None = None  # steps seen to each side; None: all
-    global_tokens: Annotated[int, Field(ge=0, le=16)] = 0  # first steps that all see, and that see all, beside `window`
+    global_tokens: Annotated[int, Field(ge=0, le=1)] = 0  # beside `window`: the first step sees all, and all see it
 
 
 class AttentionDecoder(Part):
@@ -211,6 +211,10 @@ class ModelConfig(Part):
             (
                 self.encoder.global_tokens > 0 and self.encoder.window is None,
                 "encoder.global_tokens need encoder.window",
+            ),
+            (
+                self.encoder.window is not None and self.encoder.positions == "none",
+                "encoder.window needs encoder.positions: relative",
             ),
             (
                 any(place >= max(1, len(self.blocks)) for place in self.inter_ctc),

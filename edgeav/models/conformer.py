@@ -73,6 +73,71 @@ class RelativeAttention(Attention):
         return content + _shift(torch.matmul(query + self.bias_v, distance.transpose(-2, -1)))
 
 
+class LocalAttention(RelativeAttention):
+    """Each step sees `window` steps to each side; the first `global_tokens` see all and are seen by all.
+
+    As NeMo's long-form mode computes it: a global key is scored by content alone, without the biases, beside the
+    window (in which it may stand a second time). Memory grows with the length, not with its square.
+    """
+
+    CHUNK = 4  # windows of rows at once; an exported graph, whose length is not known, takes all rows at once
+
+    def __init__(self, width: int, config: Block, encoder: Encoder) -> None:
+        super().__init__(width, config, encoder)
+        assert encoder.window is not None
+        self.window, self.global_tokens = encoder.window, encoder.global_tokens
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """(B, N, D), (1, 2w+1, D) from w down to -w, (B, 1, 1, N) -> (B, N, D)."""
+        steps, w = x.shape[1], self.window
+        query, key, value = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
+        distance = self._split(self.position(positions)).transpose(-2, -1)
+        sides = (nn.functional.pad(y, (0, 0, w, w)) for y in (key, value))
+        around = *sides, nn.functional.pad(mask, (w, w), value=MASKED)
+        far = [y.narrow(axis, 0, self.global_tokens) for y, axis in zip((key, value, mask), (2, 2, 3), strict=True)]
+        parts = []
+        for start, count in self._chunks(steps):
+            near = [y.narrow(axis, start, count + 2 * w) for y, axis in zip(around, (2, 2, 3), strict=True)]
+            parts.append(self._rows(query.narrow(2, start, count), distance, near, far))
+        out = torch.cat(parts, dim=2)
+        if self.global_tokens:
+            everywhere = self._by_content(query.narrow(2, 0, self.global_tokens), key, mask).softmax(-1)
+            rest = out.narrow(2, self.global_tokens, steps - self.global_tokens)
+            out = torch.cat([torch.matmul(everywhere, value), rest], dim=2)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+    def _chunks(self, steps: int) -> list[tuple[int, int]]:
+        """(first row, number of rows)."""
+        if torch.compiler.is_exporting():
+            return [(0, steps)]
+        rows = self.CHUNK * self.window
+        return [(start, min(rows, steps - start)) for start in range(0, steps, rows)]
+
+    def _rows(self, query: Tensor, distance: Tensor, near: list[Tensor], far: list[Tensor]) -> Tensor:
+        """(B, H, C, W) rows of the result; `near` and `far` are keys, values, mask of C+2w steps and of the globals."""
+        content = torch.matmul(query + self.bias_u, near[0].transpose(-2, -1))
+        relative = _band(torch.matmul(query + self.bias_v, distance))
+        scores = (content + relative) / math.sqrt(self.head_width) + near[2]
+        weights = torch.cat([self._by_content(query, far[0], far[2]), scores], dim=-1).softmax(-1)
+        return torch.matmul(weights, torch.cat([far[1], near[1]], dim=2))
+
+    def _by_content(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        return torch.matmul(query, key.transpose(-2, -1)) / math.sqrt(self.head_width) + mask
+
+
+def _band(scores: Tensor) -> Tensor:
+    """(B, H, C, 2w+1) by distance -> (B, H, C, C+2w) by key: row i moves i places to the right, MASKED beside it."""
+    batch, heads, rows, span = scores.shape
+    wide = nn.functional.pad(scores, (0, rows), value=MASKED).flatten(2)[:, :, : rows * (rows + span - 1)]
+    return wide.reshape(batch, heads, rows, rows + span - 1)
+
+
+def _attention(encoder: Encoder) -> type[Attention]:
+    if encoder.window is not None:
+        return LocalAttention
+    return RelativeAttention if encoder.positions == "relative" else Attention
+
+
 def _shift(scores: Tensor) -> Tensor:
     """(B, H, N, 2N-1) by distance -> (B, H, N, N) by key: row i begins N-1-i places in (Dai et al. 2019, appendix B).
 
@@ -108,8 +173,7 @@ class ConformerBlock(nn.Module):
     def __init__(self, width: int, config: Block, encoder: Encoder, dropout: float) -> None:
         super().__init__()
         self.feed_forward_1 = FeedForward(width, config.feed_forward, encoder, dropout)
-        attention = RelativeAttention if encoder.positions == "relative" else Attention
-        self.attention = attention(width, config, encoder)
+        self.attention = _attention(encoder)(width, config, encoder)
         self.conv = ConvModule(width, config, encoder)
         self.feed_forward_2 = FeedForward(width, config.feed_forward_2, encoder, dropout)
         self.norms = nn.ModuleList([nn.LayerNorm(width, encoder.norm_epsilon) for _ in range(5)])
@@ -123,21 +187,9 @@ class ConformerBlock(nn.Module):
         return self.norms[4](x)
 
 
-def attention_mask(valid: Tensor, encoder: Encoder) -> Tensor:
-    """(B, N, 1) of 1 where a step is real -> (B, 1, 1 or N, N) to add to the scores: 0 where a step may look.
-
-    With `window` w a step sees w steps to each side and the first `global_tokens`, which themselves see everything. As
-    a mask on the full scores: for the lengths a device takes at once the full product costs less than gathering bands.
-    """
-    mask = (1 - valid.transpose(1, 2).unsqueeze(1)) * MASKED
-    if encoder.window is None:
-        return mask
-    step = torch.arange(valid.shape[1], device=valid.device)
-    row, column = step[:, None], step[None, :]
-    sees = (row - column).abs() <= encoder.window
-    if encoder.global_tokens:
-        sees = sees | (row < encoder.global_tokens) | (column < encoder.global_tokens)
-    return mask + (1 - sees.to(valid.dtype)) * MASKED
+def attention_mask(valid: Tensor) -> Tensor:
+    """(B, N, 1) of 1 where a step is real -> (B, 1, 1, N) to add to the scores."""
+    return (1 - valid.transpose(1, 2).unsqueeze(1)) * MASKED
 
 
 def position_table(max_steps: int, width: int) -> Tensor:
