@@ -8,7 +8,6 @@ from torch import nn
 
 from edgeav.exporters.rewrites import deployable, fold_batch_norms, stem_to_2d
 from edgeav.models import random_model
-from edgeav.models.config import Conv3dDense
 from edgeav.models.visual import Stem3d
 
 
@@ -17,7 +16,7 @@ from edgeav.models.visual import Stem3d
 )
 def test_the_2d_stem_equals_the_3d_stem(kernel: tuple[int, int, int], stride: int, crop: int) -> None:
     torch.manual_seed(0)
-    stem = Stem3d(Conv3dDense(stem_kernel=kernel, stem_stride=stride, stem_channels=8)).eval()
+    stem = Stem3d(8, kernel, stride, nn.ReLU()).eval()
     nn.init.uniform_(stem.norm.weight, 0.5, 2)
     stem.norm.running_mean = torch.randn(8)
     video = torch.randn(2, 6, crop, crop)
@@ -41,7 +40,7 @@ def test_a_deployable_copy_gives_the_same_answers_and_leaves_the_model_alone() -
 
 
 def test_a_stem_that_strides_in_time_is_refused() -> None:
-    stem = Stem3d(Conv3dDense())
+    stem = Stem3d(8, (5, 7, 7), 4, nn.ReLU())
     stem.conv.stride = (2, 4, 4)
     with pytest.raises(ValueError, match="stride 1 in time"):
         stem_to_2d(stem)

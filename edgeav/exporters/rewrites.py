@@ -40,7 +40,7 @@ def stem_to_2d(stem: Stem3d) -> Stem2d:
     conv.weight = nn.Parameter(source.weight.detach()[:, 0].clone(), requires_grad=False)
     norm = nn.BatchNorm2d(source.out_channels, eps=stem.norm.eps)
     norm.load_state_dict(stem.norm.state_dict())
-    return Stem2d(conv, norm).eval()
+    return Stem2d(conv, norm, stem.activation, stem.shrink).eval()
 
 
 def fold_batch_norms(model: AVModel) -> None:

@@ -1,6 +1,10 @@
 """What hears: from log-mel or samples down to the model's steps.
 
-Depthwise-separable striding: Rekesh et al. 2023, Fast Conformer (https://arxiv.org/abs/2305.05084).
+- `dw-striding`: depthwise-separable striding, Fast Conformer (Rekesh et al. 2023, https://arxiv.org/abs/2305.05084).
+- `conv1d`: one convolution over log-mel, as in small Conformers.
+- `resnet1d`: samples through a 1-D ResNet18 (Petridis et al. 2018, https://arxiv.org/abs/1802.06424), which is
+  Auto-AVSR's teacher. Its checkpoints' trunk.conv1 and trunk.bn1 are `stem` and `norm` here, its trunk.layerL.I is
+  `layers.{2 (L - 1) + I}`, its projection `linear`.
 """
 
 from __future__ import annotations
@@ -9,17 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from edgeav.models import config as c
+from edgeav.models.resnet import residual_blocks
 from edgeav.runtime.inputs import LogMel
+
+SAMPLES_PER_STEP = 640  # of `resnet1d`: 40 ms at 16 kHz
+STEM_RATE = SAMPLES_PER_STEP // 4  # 160 numbers a step behind its first convolution; then 80, 40, 20
 
 
 def audio_frontend(config: c.ModelConfig) -> nn.Module:
     """The module that `config.audio` names: forward(audio, valid (B, N, 1), frames (B,) or None) -> (B, N, D)."""
-    match config.audio:
-        case c.DwStriding() as settings:
-            assert isinstance(config.inputs.audio, LogMel)
-            return MelSubsampling(settings, config.inputs.audio.mels, config.inputs.audio_frames, config.width)
-        case other:
-            raise NotImplementedError(other)
+    inputs = config.inputs
+    match config.audio, inputs.audio:
+        case c.DwStriding() as settings, LogMel() as mel:
+            return MelSubsampling(settings, mel.mels, inputs.audio_frames, config.width)
+        case c.Conv1d(), LogMel() as mel:
+            return MelConv(mel.mels, inputs.audio_frames, config.width)
+        case c.ResNet1d() as settings, _:
+            return SampleResNet(settings, inputs.audio_frames, config.width)
+    raise ValueError(f"no front end {config.audio} for {inputs.audio}")
 
 
 class SlimConv2d(nn.Conv2d):
@@ -67,3 +78,48 @@ class MelSubsampling(nn.Module):
                 frames = (frames + 1) // 2
             x = layer(x)
         return x
+
+
+class MelConv(nn.Module):
+    """(B, F N, mels) -> (B, N, D) for F frames in a step: kernel 3, stride F, then ReLU."""
+
+    def __init__(self, mels: int, frames_per_step: int, width: int) -> None:
+        super().__init__()
+        if frames_per_step > 3:
+            raise ValueError(f"conv1d sees 3 log-mel frames: with {frames_per_step} in a step it would skip some")
+        self.conv = nn.Conv1d(mels, width, 3, stride=frames_per_step, padding=1)
+
+    def forward(self, mel: Tensor, valid: Tensor, frames: Tensor | None = None) -> Tensor:
+        """`frames` needs no look: behind the sound `mel` is zero, and there is one layer."""
+        return self.conv(mel.transpose(1, 2)).relu().transpose(1, 2)
+
+
+class SampleResNet(nn.Module):
+    """(B, 640 N) -> (B, N, D), 25 steps a second.
+
+    A batch norm makes numbers of the zeros in padding and in absent sound. They are zeroed again before every
+    convolution, so that a padded row equals the row run alone; for one complete utterance that changes nothing.
+    """
+
+    def __init__(self, settings: c.ResNet1d, samples_per_step: int, width: int) -> None:
+        super().__init__()
+        if samples_per_step != SAMPLES_PER_STEP:
+            raise ValueError(f"resnet1d makes a step of {SAMPLES_PER_STEP} samples, not of {samples_per_step}")
+        channels = settings.channels
+        self.stem, self.norm = (
+            nn.Conv1d(1, channels[0], 80, stride=4, padding=38, bias=False),
+            nn.BatchNorm1d(channels[0]),
+        )
+        self.activation = nn.SiLU()
+        self.layers = nn.ModuleList(residual_blocks(1, channels))
+        self.pool = nn.AvgPool1d(STEM_RATE // 8)
+        self.linear = nn.Linear(channels[-1], width)
+
+    def forward(self, samples: Tensor, valid: Tensor, frames: Tensor | None = None) -> Tensor:
+        """`frames` is not looked at: samples come in whole steps."""
+        x = self.activation(self.norm(self.stem(samples.unsqueeze(1))))  # (B, C, 160 N)
+        there = (valid * valid.new_ones(STEM_RATE)).flatten(1).unsqueeze(1)  # (B, 1, 160 N)
+        for block in self.layers:
+            x = block(x, there)
+            there = there[..., :: block.stride]
+        return self.linear(self.pool(x).transpose(1, 2))

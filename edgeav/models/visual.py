@@ -1,7 +1,13 @@
 """What sees: gray mouths at 25 fps down to the model's steps.
 
-The spatio-temporal stem: Stafylakis & Tzimiropoulos 2017 (https://arxiv.org/abs/1703.04105). Dense 3x3 convolutions
-behind it: depthwise ones have fewer multiplications but are slower on CPUs, in training and in int8 alike.
+- `conv3d-dense`: a spatio-temporal stem (Stafylakis & Tzimiropoulos 2017, https://arxiv.org/abs/1703.04105) and dense
+  3x3 convolutions: depthwise ones multiply less but are slower on CPUs, in training and in int8 alike.
+- `resnet18`: the same stem and ResNet18, which is Auto-AVSR's teacher (Ma et al. 2023,
+  https://arxiv.org/abs/2303.14307). Its checkpoints' frontend3D.0 and .1 are `stem.conv` and `stem.norm`, its
+  trunk.layerL.I is `convs.{2 L + I - 1}` (behind the max-pool), its projection `linear`.
+- `space-to-depth`: neighbouring pixels and frames become channels (Shi et al. 2016, https://arxiv.org/abs/1609.05158,
+  backwards), so that the first convolution already runs on many channels of a small picture.
+- `linear`: no convolution at all, LP-Conformer (Chang et al. 2023, https://arxiv.org/abs/2302.10915).
 """
 
 from __future__ import annotations
@@ -10,34 +16,79 @@ import torch
 from torch import Tensor, nn
 
 from edgeav.models import config as c
+from edgeav.models.resnet import residual_blocks
 
 
-def visual_frontend(config: c.ModelConfig) -> nn.Module:
+def visual_frontend(config: c.ModelConfig) -> LipFrontend:
     """The module that `config.video` names: forward(video) -> (B, N, D)."""
     assert config.inputs.video is not None
+    side = config.inputs.video.crop
     match config.video:
         case c.Conv3dDense() as settings:
-            return LipFrontend(settings, config)
-        case other:
-            raise NotImplementedError(other)
+            stem = Stem3d(settings.stem_channels, settings.stem_kernel, settings.stem_stride, nn.ReLU())
+            layers = dense_convs(settings, settings.stem_channels)
+            side = _strided(side, settings.stem_stride, *settings.strides)  # 88 -> 22 -> 11 -> 11 -> 6 -> 3
+            return LipFrontend(config, stem, layers, settings.channels[-1] * side**2)
+        case c.ResNet18() as settings:
+            stem = Stem3d(settings.channels[0], (5, 7, 7), 2, nn.SiLU(), Shrink(settings.pool))
+            side = _strided(side // settings.pool, 2, 2, 2, 2, 2)  # 88 -> 44 -> 22 -> 11 -> 6 -> 3
+            layers = [nn.MaxPool2d(3, 2, 1), *residual_blocks(2, settings.channels), nn.AvgPool2d(side)]
+            return LipFrontend(config, stem, layers, settings.channels[-1], rectify=False)
+        case c.SpaceToDepth() as settings:
+            layers = dense_convs(settings, SpaceToDepth.FRAMES * settings.block**2)
+            side = _strided(side, settings.block, *settings.strides)
+            return LipFrontend(config, SpaceToDepth(settings.block), layers, settings.channels[-1] * side**2)
+        case c.LinearPatch() as settings:
+            side = side // settings.pool
+            return LipFrontend(config, Frames(Shrink(settings.pool)), [], side**2, rectify=False)
+    raise ValueError("a model without video has no visual front end")
+
+
+class LipFrontend(nn.Module):
+    """(B, 2N, H, W) -> (B, N, D), or N frames for a model of 25 steps a second.
+
+    `stem` (B, T, H, W) -> (B*T, C, H', W'), `layers` on single frames, then one linear layer over their `features`
+    numbers, with a ReLU behind it if `rectify` (the teacher's projection and LP-Conformer's have none).
+    """
+
+    def __init__(
+        self, config: c.ModelConfig, stem: nn.Module, layers: list[nn.Module], features: int, *, rectify: bool = True
+    ) -> None:
+        super().__init__()
+        self.stem, self.convs, self.rectify = stem, nn.Sequential(*layers), rectify
+        self.linear = nn.Linear(features, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.downsample = Downsample(config.width) if config.inputs.video_frames == 2 else nn.Identity()
+
+    def forward(self, video: Tensor) -> Tensor:
+        x = self.linear(self.convs(self.stem(video)).flatten(1))  # (B*2N, D)
+        x = self.dropout(x.relu() if self.rectify else x)
+        return self.downsample(x.unflatten(0, (video.shape[0], video.shape[1])))
 
 
 class Stem3d(nn.Module):
-    """(B, T, H, W) -> (B*T, C, H', W'): 3-D convolution over time and space, normalized and rectified.
+    """(B, T, H, W) -> (B*T, C, H', W'): 3-D convolution over time and space, normalized and activated.
 
     The fast and portable form of it is `Stem2d`; `edgeav.exporters.rewrites` changes one into the other.
     """
 
-    def __init__(self, config: c.Conv3dDense) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernel: tuple[int, int, int],
+        stride: int,
+        activation: nn.Module,
+        shrink: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        time, height, width = config.stem_kernel
-        stride = (1, config.stem_stride, config.stem_stride)
+        time, height, width = kernel
         padding = (time // 2, height // 2, width // 2)
-        self.conv = nn.Conv3d(1, config.stem_channels, config.stem_kernel, stride, padding, bias=False)
-        self.norm = nn.BatchNorm3d(config.stem_channels)
+        self.shrink = shrink or nn.Identity()
+        self.conv = nn.Conv3d(1, channels, kernel, (1, stride, stride), padding, bias=False)
+        self.norm, self.activation = nn.BatchNorm3d(channels), activation
 
     def forward(self, video: Tensor) -> Tensor:
-        x = self.norm(self.conv(video.unsqueeze(1))).relu()  # (B, C, T, H', W')
+        x = self.activation(self.norm(self.conv(self.shrink(video).unsqueeze(1))))  # (B, C, T, H', W')
         return x.transpose(1, 2).flatten(0, 1)
 
 
@@ -47,41 +98,56 @@ class Stem2d(nn.Module):
     In int8 it is 10x: ONNX Runtime has no integer kernel for 3-D convolutions, and XNNPACK does not run them at all.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.Module) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: nn.Module, activation: nn.Module, shrink: nn.Module) -> None:
         super().__init__()
-        self.conv, self.norm = conv, norm
+        self.shrink, self.conv, self.norm, self.activation = shrink, conv, norm, activation
         self.taps = conv.in_channels
 
     def forward(self, video: Tensor) -> Tensor:
-        frames = video.shape[1]
-        side = video.new_zeros(video.shape[0], self.taps // 2, video.shape[2], video.shape[3])
-        padded = torch.cat([side, video, side], dim=1)
-        taps = [padded.narrow(1, tap, frames) for tap in range(self.taps)]
-        stacked = torch.stack(taps, dim=2).flatten(0, 1)  # (B*T, taps, H, W)
-        return self.norm(self.conv(stacked)).relu()
+        stacked = _neighbours(self.shrink(video), self.taps).flatten(0, 1)  # (B*T, taps, H, W)
+        return self.activation(self.norm(self.conv(stacked)))
 
 
-class LipFrontend(nn.Module):
-    """(B, 2N, H, W) -> (B, N, D), or N frames for a model of 25 steps a second."""
+class SpaceToDepth(nn.Module):
+    """(B, T, H, W) -> (B*T, 3 b^2, H/b, W/b): the `block` x `block` pixels of a frame and its neighbours as channels.
 
-    def __init__(self, settings: c.Conv3dDense, config: c.ModelConfig) -> None:
+    By reshape and permute, which every engine has; pixel_unshuffle is not one operator everywhere.
+    """
+
+    FRAMES = 3  # t-1, t, t+1
+
+    def __init__(self, block: int) -> None:
         super().__init__()
-        assert config.inputs.video is not None
-        self.stem: nn.Module = Stem3d(settings)
-        layers: list[nn.Module] = []
-        channels, side = settings.stem_channels, -(-config.inputs.video.crop // settings.stem_stride)  # 88 -> 22
-        for out, stride in zip(settings.channels, settings.strides, strict=True):
-            layers += [nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
-            channels, side = out, -(-side // stride)  # 22 -> 11 -> 11 -> 6 -> 3
-        self.convs = nn.Sequential(*layers)
-        self.linear = nn.Linear(channels * side * side, config.width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.downsample = Downsample(config.width) if config.inputs.video_frames == 2 else nn.Identity()
+        self.block = block
 
     def forward(self, video: Tensor) -> Tensor:
-        x = self.convs(self.stem(video))
-        x = self.dropout(self.linear(x.flatten(1)).relu())  # (B*2N, D)
-        return self.downsample(x.unflatten(0, (video.shape[0], video.shape[1])))
+        b, (height, width) = self.block, video.shape[2:]
+        blocks = video.flatten(0, 1).reshape(-1, height // b, b, width // b, b)
+        pixels = blocks.permute(0, 2, 4, 1, 3).flatten(1, 2)  # (B*T, b^2, H/b, W/b)
+        stacked = _neighbours(pixels.unflatten(0, (video.shape[0], video.shape[1])), self.FRAMES)
+        return stacked.flatten(2, 3).flatten(0, 1)
+
+
+class Frames(nn.Module):
+    """(B, T, H, W) -> (B*T, 1, H', W'): every frame by itself, its pixels averaged first."""
+
+    def __init__(self, shrink: nn.Module) -> None:
+        super().__init__()
+        self.shrink = shrink
+
+    def forward(self, video: Tensor) -> Tensor:
+        return self.shrink(video).flatten(0, 1).unsqueeze(1)
+
+
+class Shrink(nn.Module):
+    """(B, T, H, W) -> (B, T, H/pool, W/pool), the mean of pool x pool pixels."""
+
+    def __init__(self, pool: int) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, video: Tensor) -> Tensor:
+        return video if self.pool == 1 else nn.functional.avg_pool2d(video, self.pool)
 
 
 class Downsample(nn.Conv1d):
@@ -93,3 +159,26 @@ class Downsample(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def dense_convs(settings: c.DenseConvs, inputs: int) -> list[nn.Module]:
+    """3x3 convolution, batch norm, ReLU for each of `settings.channels`."""
+    layers: list[nn.Module] = []
+    for outputs, stride in zip(settings.channels, settings.strides, strict=True):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        inputs = outputs
+    return layers
+
+
+def _neighbours(frames: Tensor, taps: int) -> Tensor:
+    """(B, T, …) -> (B, T, taps, …): each frame between those before and after it, zeros outside of the clip."""
+    side = frames.new_zeros(frames.shape[0], taps // 2, *frames.shape[2:])
+    padded = torch.cat([side, frames, side], dim=1)
+    return torch.stack([padded.narrow(1, tap, frames.shape[1]) for tap in range(taps)], dim=2)
+
+
+def _strided(side: int, *strides: int) -> int:
+    """The side of a picture behind these strides, each rounding up."""
+    for stride in strides:
+        side = -(-side // stride)
+    return side
