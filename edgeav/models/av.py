@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgeav.models.audio import audio_frontend
 from edgeav.models.config import Block, ModelConfig
 from edgeav.models.conformer import ConformerBlock, attention_mask, position_table
+from edgeav.models.decoder import TextDecoder
 from edgeav.models.fusion import fusion
 from edgeav.models.low_rank import factorize
 from edgeav.models.visual import visual_frontend
@@ -42,6 +43,7 @@ class AVModel(nn.Module):
         self.fusion = fusion(config) if config.fusion else None
         self.blocks = self._blocks(config.blocks)
         self.head = nn.Linear(width, config.vocabulary)
+        self.decoder = TextDecoder(config) if config.decoder else None
         self.register_buffer("positions", position_table(self._reach() + 1, width), persistent=False)
         factorize(self, config.ranks)
 
@@ -80,7 +82,7 @@ class AVModel(nn.Module):
         if sound is not None and lips is not None:
             assert self.fusion is not None
             valid = torch.maximum(heard, seen)  # (B, N, 1)
-            fused = self.fusion(_or(sound, heard, self.no_audio), _or(lips, seen, self.no_video), seen)
+            fused = self.fusion(_or(sound, heard, self.no_audio), _or(lips, seen, self.no_video), presence)
         else:
             fused, valid = (sound, heard) if lips is None else (lips, seen)
             assert fused is not None

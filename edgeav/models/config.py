@@ -149,12 +149,13 @@ class Encoder(Part):
 
 
 class AttentionDecoder(Part):
-    """A Transformer decoder over the encoder's output (Vaswani et al. 2017, pre-norm). `eos` begins and ends a text."""
+    """A Transformer decoder over the encoder's output (Vaswani et al. 2017, pre-norm)."""
 
     blocks: Annotated[int, Field(ge=1, le=24)] = 6
     heads: Annotated[int, Field(ge=1, le=64)] = 4
     feed_forward: Width = 768
-    eos: Annotated[int, Field(ge=0)]
+    eos: Annotated[int, Field(ge=0)] | None = None
+    """The token that begins and ends a text. None: the blank's output, which no decoder needs for a blank."""
 
 
 class ModelConfig(Part):
@@ -224,6 +225,11 @@ class ModelConfig(Part):
                 self.blank_index is not None and self.blank_index >= max(1, len(self.tokens)),
                 f"blank_index: {self.blank_index} is not one of {len(self.tokens)} tokens",
             ),
+            (self.eos >= self.vocabulary, f"decoder.eos: {self.eos} is not one of {self.vocabulary} outputs"),
+            (
+                self.decoder is not None and self.width % self.decoder.heads > 0,
+                f"decoder.heads must divide the width {self.width}",
+            ),
         ]
 
     @property
@@ -233,3 +239,8 @@ class ModelConfig(Part):
     @property
     def vocabulary(self) -> int:
         return len(self.tokens) + (self.blank_index is None)
+
+    @property
+    def eos(self) -> int:
+        """What begins and ends a text for the attention decoder."""
+        return self.blank if self.decoder is None or self.decoder.eos is None else self.decoder.eos
