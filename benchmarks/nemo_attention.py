@@ -1,6 +1,8 @@
-"""Our local attention against NeMo's own, with the same random weights: python benchmarks/nemo_attention.py PATH/TO/NeMo
+"""Our local attention against NeMo's own, with the same random weights.
 
-PATH is a clone of https://github.com/NVIDIA/NeMo; one file of it is run
+Example: python benchmarks/nemo_attention.py path/to/NeMo
+
+The path is a clone of https://github.com/NVIDIA/NeMo; one file of it is run
 (nemo/collections/asr/parts/submodules/multi_head_attention.py), nothing of it is part of this repository. Prints the
 largest difference of each case, and fails above 1e-5.
 """

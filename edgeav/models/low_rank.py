@@ -26,7 +26,7 @@ def factorize(model: nn.Module, ranks: Mapping[str, int]) -> None:
     modules = dict(model.named_modules())
     for path, rank in ranks.items():
         layer = modules.get(path)
-        if not isinstance(layer, nn.Linear):
+        if layer is None or not isinstance(layer, nn.Linear):
             raise ValueError(f"ranks: {path!r} is not a linear layer of this model")
         if rank > min(layer.in_features, layer.out_features):
             raise ValueError(f"ranks.{path}: {rank} is more than its {layer.out_features} x {layer.in_features} have")
