@@ -73,7 +73,7 @@ def speak(text: str, voice: Voice, seed: int = 0) -> Speech:
         samples, events = engine.synthesize(text, voice)
     finally:
         engine.close()
-    waveform = _resample(samples, engine.rate_hz)
+    waveform = resample(samples, engine.rate_hz)
     duration = len(samples) / engine.rate_hz
     times = [(kind, name, position / engine.rate_hz) for kind, name, position in events]
     phonemes = _spans([(n, t) for kind, n, t in times if kind == _PHONEME], duration)
@@ -138,7 +138,8 @@ def _speech_end(phonemes: list[Segment], duration: float) -> float:
     return max(spoken, default=duration)
 
 
-def _resample(samples: NDArray[np.int16], rate_hz: int) -> NDArray[np.float32]:
+def resample(samples: NDArray[np.int16], rate_hz: int) -> NDArray[np.float32]:
+    """(S,) at `rate_hz` -> (S',) float32 in [-1, 1] at 16 kHz."""
     frame = AudioFrame.from_ndarray(samples[None].astype(np.float32) / 32768, format="fltp", layout="mono")
     frame.sample_rate = rate_hz
     resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
