@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import AUDIO, FUSION, VIDEO, model_config
 from torch import nn
 
 from edgeav.exporters.rewrites import deployable, fold_batch_norms, stem_to_2d
-from edgeav.models import random_model
+from edgeav.models import ModelConfig, noise, random_model
+from edgeav.models.fusion import CrossAttention
 from edgeav.models.visual import Stem3d
+
+BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 @pytest.mark.parametrize(
@@ -26,8 +30,7 @@ def test_the_2d_stem_equals_the_3d_stem(kernel: tuple[int, int, int], stride: in
 def test_folding_batch_norms_changes_no_output() -> None:
     model, folded = random_model(seed=1), random_model(seed=1)
     fold_batch_norms(folded)
-    norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    assert not norms
+    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     _assert_same(model, folded)
 
 
@@ -37,6 +40,40 @@ def test_a_deployable_copy_gives_the_same_answers_and_leaves_the_model_alone() -
     _assert_same(model, deployable(model))
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("fused", FUSION)
+@pytest.mark.parametrize("video", VIDEO)
+@pytest.mark.parametrize("audio", [name for name, (_, step_ms) in AUDIO.items() if step_ms >= 40])  # video at 25 fps
+def test_every_front_end_and_fusion_deploys_without_a_batch_norm_and_says_the_same(
+    audio: str, video: str, fused: str
+) -> None:
+    _assert_deploys(model_config(audio, video, fused))
+
+
+@pytest.mark.parametrize(("audio", "video"), [*((name, None) for name in AUDIO), *((None, name) for name in VIDEO)])
+def test_a_model_of_one_modality_deploys_without_a_batch_norm_and_says_the_same(
+    audio: str | None, video: str | None
+) -> None:
+    _assert_deploys(model_config(audio, video))
+
+
+def test_a_batch_norm_folds_into_a_factorized_linear_layer() -> None:
+    _assert_deploys(model_config("dw-striding", "linear", "concat-mlp with norm", ranks={"fusion.up": 5}))
+
+
+def _assert_deploys(config: ModelConfig) -> None:
+    model = random_model(config=config)
+    if isinstance(model.fusion, CrossAttention):
+        nn.init.constant_(model.fusion.attention_gate, 0.7)
+        nn.init.constant_(model.fusion.feed_forward_gate, -0.4)
+    ready = deployable(model)
+    assert not [name for name, module in ready.named_modules() if isinstance(module, BATCH_NORM)]
+    inputs = noise(config, steps=5, batch=2)
+    inputs[2][1, 3:] = 0  # padding
+    inputs[2][0, :, 1] = 0 if config.audio else 1
+    with torch.inference_mode():
+        torch.testing.assert_close(ready(*inputs), model(*inputs), atol=1e-5, rtol=1e-5)
 
 
 def test_a_stem_that_strides_in_time_is_refused() -> None:

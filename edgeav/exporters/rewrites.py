@@ -2,8 +2,8 @@
 
 - The 3-D stem becomes a 2-D convolution over neighbouring frames stacked as channels: no int8 runtime here has a fast
   integer 3-D kernel (ONNX Runtime's QDQ Conv3d is 5x slower than float, XNNPACK fails at run time).
-- Batch norms fold into the convolutions before them, and BEFORE quantization: a fold inside the runtime would come
-  after the weight scales were chosen (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.2).
+- Batch norms fold into the convolutions and linear layers before them, and BEFORE quantization: a fold inside the
+  runtime would come after the weight scales were chosen (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, 3.2).
 
 Folding the constant factors too (1/sqrt(d), the 1/2 of the feed-forwards) was left out: under 0.1 ms on every engine.
 """
@@ -13,10 +13,14 @@ from __future__ import annotations
 import copy
 
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from edgeav.models import AVModel
+from edgeav.models.audio import SampleResNet
 from edgeav.models.conformer import ConvModule
+from edgeav.models.fusion import ConcatMlp
+from edgeav.models.low_rank import LowRank
+from edgeav.models.resnet import BasicBlock
 from edgeav.models.visual import LipFrontend, Stem2d, Stem3d
 
 
@@ -44,22 +48,37 @@ def stem_to_2d(stem: Stem3d) -> Stem2d:
 
 
 def fold_batch_norms(model: AVModel) -> None:
-    """Fold every batch norm into the convolution before it. Changes `model`, which must be in evaluation mode."""
+    """Fold every batch norm into the layer before it. Changes `model`, which must be in evaluation mode."""
     for module in list(model.modules()):
         match module:
-            case Stem2d() | ConvModule():
-                name = "conv" if isinstance(module, Stem2d) else "depthwise"
-                setattr(module, name, _fold(getattr(module, name), module.norm))
-                module.register_module("norm", nn.Identity())
+            case Stem2d():
+                _fold_pair(module, "conv", "norm")
+            case ConvModule():
+                _fold_pair(module, "depthwise", "norm")
+            case SampleResNet():
+                _fold_pair(module, "stem", "norm")
+            case BasicBlock():
+                _fold_pair(module, "conv_1", "norm_1")
+                _fold_pair(module, "conv_2", "norm_2")
+                if isinstance(module.shortcut, nn.Sequential):
+                    module.shortcut = _fold_sequence(module.shortcut)
             case LipFrontend():
                 module.convs = _fold_sequence(module.convs)
+            case ConcatMlp() if module.norm is not None:
+                _fold_linear(module.up, module.norm)
+                module.norm = None
+
+
+def _fold_pair(module: nn.Module, conv: str, norm: str) -> None:
+    setattr(module, conv, _fold(getattr(module, conv), getattr(module, norm)))
+    module.register_module(norm, nn.Identity())
 
 
 def _fold_sequence(layers: nn.Sequential) -> nn.Sequential:
     """[conv, norm, relu, …] -> [conv, relu, …]."""
     folded: list[nn.Module] = []
     for layer in layers:
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             folded[-1] = _fold(folded[-1], layer)
         else:
             folded.append(layer)
@@ -70,3 +89,11 @@ def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
     assert isinstance(conv, nn.Conv1d | nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     return fuse_conv_bn_eval(conv, norm)
+
+
+def _fold_linear(linear: nn.Module, norm: nn.BatchNorm1d) -> None:
+    """Changes `linear`; a factorized one takes the norm into its second half."""
+    last = linear.widen if isinstance(linear, LowRank) else linear
+    assert isinstance(last, nn.Linear)
+    folded = fuse_linear_bn_eval(last, norm)
+    last.weight, last.bias = folded.weight, folded.bias

@@ -29,7 +29,7 @@ def audio_frontend(config: c.ModelConfig) -> nn.Module:
         case c.Conv1d(), LogMel() as mel:
             return MelConv(mel.mels, inputs.audio_frames, config.width)
         case c.ResNet1d() as settings, _:
-            return SampleResNet(settings, inputs.audio_frames, config.width)
+            return SampleResNet(settings, config.width)
     raise ValueError(f"no front end {config.audio} for {inputs.audio}")
 
 
@@ -85,8 +85,6 @@ class MelConv(nn.Module):
 
     def __init__(self, mels: int, frames_per_step: int, width: int) -> None:
         super().__init__()
-        if frames_per_step > 3:
-            raise ValueError(f"conv1d sees 3 log-mel frames: with {frames_per_step} in a step it would skip some")
         self.conv = nn.Conv1d(mels, width, 3, stride=frames_per_step, padding=1)
 
     def forward(self, mel: Tensor, valid: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -101,15 +99,11 @@ class SampleResNet(nn.Module):
     convolution, so that a padded row equals the row run alone; for one complete utterance that changes nothing.
     """
 
-    def __init__(self, settings: c.ResNet1d, samples_per_step: int, width: int) -> None:
+    def __init__(self, settings: c.ResNet1d, width: int) -> None:
         super().__init__()
-        if samples_per_step != SAMPLES_PER_STEP:
-            raise ValueError(f"resnet1d makes a step of {SAMPLES_PER_STEP} samples, not of {samples_per_step}")
         channels = settings.channels
-        self.stem, self.norm = (
-            nn.Conv1d(1, channels[0], 80, stride=4, padding=38, bias=False),
-            nn.BatchNorm1d(channels[0]),
-        )
+        self.stem = nn.Conv1d(1, channels[0], 80, stride=4, padding=38, bias=False)
+        self.norm = nn.BatchNorm1d(channels[0])
         self.activation = nn.SiLU()
         self.layers = nn.ModuleList(residual_blocks(1, channels))
         self.pool = nn.AvgPool1d(STEM_RATE // 8)

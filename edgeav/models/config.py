@@ -206,10 +206,6 @@ class ModelConfig(Part):
             (hears and self.inputs.audio_frames < 1, f"inputs.step_ms: {clock} is shorter than one frame of audio"),
             (hears and clock % 10 != 0, f"inputs.step_ms: {clock} must be a multiple of 10"),
             (
-                self.audio is not None and (self.audio.kind == "resnet1d") != (self.inputs.names[0] == "samples"),
-                "audio: resnet1d takes inputs.audio of kind samples, every other front end log-mel",
-            ),
-            (
                 self.encoder.global_tokens > 0 and self.encoder.window is None,
                 "encoder.global_tokens need encoder.window",
             ),
@@ -230,6 +226,22 @@ class ModelConfig(Part):
                 self.decoder is not None and self.width % self.decoder.heads > 0,
                 f"decoder.heads must divide the width {self.width}",
             ),
+            *self._misfits(),
+        ]
+
+    def _misfits(self) -> list[tuple[bool, str]]:
+        """The same for a front end and what it is fed."""
+        ear, clock = self.audio.kind if self.audio else "", self.inputs.step_ms
+        crop = self.inputs.video.crop if self.inputs.video else 0
+        block = self.video.block if self.video and self.video.kind == "space-to-depth" else 1
+        return [
+            (
+                bool(ear) and (ear == "resnet1d") != (self.inputs.names[0] == "samples"),
+                "audio: resnet1d takes inputs.audio of kind samples, every other front end log-mel",
+            ),
+            (ear == "resnet1d" and clock != 40, f"audio: resnet1d makes steps of 40 ms, not {clock}"),
+            (ear == "conv1d" and clock > 30, f"audio: conv1d looks at 30 ms, and would skip some of {clock}"),
+            (crop % block > 0, f"video: space-to-depth cannot divide {crop} pixels by {block}"),
         ]
 
     @property

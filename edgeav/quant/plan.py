@@ -32,18 +32,21 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 # What multiplies, by the path of its module. Attention's own path stands for its products of two activations. Whatever
 # is not here (norms, softmax, residual sums, the attention mask with its -1e4) stays float on every engine.
+_RESIDUAL = r"(\.(conv_[12]|shortcut\.0))?"  # inside a block of a ResNet
+_BLOCK = r"(audio_|video_)?blocks\.\d+"
 _PATTERNS: tuple[tuple[Role, str], ...] = (
     ("visual-stem", r"video\.stem(\..*)?"),
-    ("visual-cnn", r"video\.(convs\.\d+|linear|downsample)"),
-    ("subsampling", r"audio\.(layers\.\d+|linear)"),
-    ("fusion", r"fusion\.(up|down)"),
-    ("feed-forward", r"blocks\.\d+\.feed_forward_[12]\.(up|down)"),
-    ("attention-projection", r"blocks\.\d+\.attention\.(query|key|value|position|out)"),
-    ("attention-matmul", r"blocks\.\d+\.attention"),
-    ("conv-pointwise", r"blocks\.\d+\.conv\.(expand|project)"),
-    ("conv-depthwise", r"blocks\.\d+\.conv\.depthwise"),
+    ("visual-cnn", rf"video\.(convs\.\d+{_RESIDUAL}|linear|downsample)"),
+    ("subsampling", rf"audio\.(stem|conv|layers\.\d+{_RESIDUAL}|linear)"),
+    ("fusion", r"fusion\.(up|down|attention\.(query|key|value|out)|feed_forward\.(up|down))"),
+    ("feed-forward", rf"{_BLOCK}\.feed_forward_[12]\.(up|down)"),
+    ("attention-projection", rf"{_BLOCK}\.attention\.(query|key|value|position|out)"),
+    ("attention-matmul", rf"({_BLOCK}|fusion)\.attention"),
+    ("conv-pointwise", rf"{_BLOCK}\.conv\.(expand|project)"),
+    ("conv-depthwise", rf"{_BLOCK}\.conv\.depthwise"),
     ("head", r"head"),
 )
+_FACTORS = re.compile(r"\.(narrow|widen)$")  # both halves of a factorized layer have the role of the whole
 
 # The products of two activations in attention: 1 % of the work, nothing gained in speed, and they carry the scores.
 KEPT_FLOAT: tuple[Role, ...] = ("attention-matmul",)
@@ -80,4 +83,5 @@ def load_plan(folder: Path) -> Plan:
 
 def role_of(path: str) -> Role | None:
     """The role of the module at `path`; None for what never leaves float."""
-    return next((role for role, pattern in _PATTERNS if re.fullmatch(pattern, path)), None)
+    whole = _FACTORS.sub("", path)
+    return next((role for role, pattern in _PATTERNS if re.fullmatch(pattern, whole)), None)
