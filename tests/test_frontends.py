@@ -143,7 +143,7 @@ def test_the_linear_front_end_is_one_matrix_times_the_pixels() -> None:
 
 
 def test_conv1d_is_a_matrix_over_each_steps_frames_and_the_one_before() -> None:
-    conv = MelConv(mels=5, frames_per_step=2, width=8)
+    conv = MelConv(c.Conv1d(), mels=5, frames_per_step=2, width=8)
     mel = torch.randn(1, 6, 5)
     before = torch.cat([torch.zeros(1, 1, 5), mel], dim=1)
     expected = [(before[:, t : t + 3] * conv.conv.weight.transpose(1, 2)[:, None]).sum((2, 3)).T for t in (0, 2, 4)]

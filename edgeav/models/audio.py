@@ -26,8 +26,8 @@ def audio_frontend(config: c.ModelConfig) -> nn.Module:
     match config.audio, inputs.audio:
         case c.DwStriding() as settings, LogMel() as mel:
             return MelSubsampling(settings, mel.mels, inputs.audio_frames, config.width)
-        case c.Conv1d(), LogMel() as mel:
-            return MelConv(mel.mels, inputs.audio_frames, config.width)
+        case c.Conv1d() as settings, LogMel() as mel:
+            return MelConv(settings, mel.mels, inputs.audio_frames, config.width)
         case c.ResNet1d() as settings, _:
             return SampleResNet(settings, config.width)
     raise ValueError(f"no front end {config.audio} for {inputs.audio}")
@@ -81,15 +81,16 @@ class MelSubsampling(nn.Module):
 
 
 class MelConv(nn.Module):
-    """(B, F N, mels) -> (B, N, D) for F frames in a step: kernel 3, stride F, then ReLU."""
+    """(B, F N, mels) -> (B, N, D) for F frames in a step: kernel 3, stride F, then ReLU or GELU."""
 
-    def __init__(self, mels: int, frames_per_step: int, width: int) -> None:
+    def __init__(self, settings: c.Conv1d, mels: int, frames_per_step: int, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv1d(mels, width, 3, stride=frames_per_step, padding=1)
+        self.activation = nn.ReLU() if settings.activation == "relu" else nn.GELU()
 
     def forward(self, mel: Tensor, valid: Tensor, frames: Tensor | None = None) -> Tensor:
         """`frames` needs no look: behind the sound `mel` is zero, and there is one layer."""
-        return self.conv(mel.transpose(1, 2)).relu().transpose(1, 2)
+        return self.activation(self.conv(mel.transpose(1, 2))).transpose(1, 2)
 
 
 class SampleResNet(nn.Module):

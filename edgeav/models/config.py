@@ -35,9 +35,10 @@ class DwStriding(Part):
 
 
 class Conv1d(Part):
-    """Log-mel -> width by one convolution of kernel 3 over time, stride one step, then ReLU."""
+    """Log-mel -> width by one convolution of kernel 3 over time, stride one step, then ReLU or GELU."""
 
     kind: Literal["conv1d"] = "conv1d"
+    activation: Literal["relu", "gelu"] = "relu"
 
 
 class ResNet1d(Part):
