@@ -1,58 +1,98 @@
-"""What training minimizes: CTC on the text, and on the way there the word spoken in every frame.
+"""What training minimizes: CTC on the text, if asked the attention decoder's too, and the word spoken in every frame.
 
-CTC: Graves et al. 2006 (https://www.cs.toronto.edu/~graves/icml_2006.pdf). The frame losses look at the middle and the
-last block and at each front end alone (cf. intermediate CTC, Lee & Watanabe 2021, https://arxiv.org/abs/2102.03216);
-they are faded out, since word times are only roughly right. Without them lips take several times longer to be learned.
+- CTC: Graves et al. 2006 (https://www.cs.toronto.edu/~graves/icml_2006.pdf).
+- Intermediate CTC, where the model's `inter_ctc` names blocks: Lee & Watanabe 2021 (https://arxiv.org/abs/2102.03216).
+- Attention beside CTC, for a model with a decoder: Kim et al. 2017 (https://arxiv.org/abs/1609.06773); label smoothing:
+  Szegedy et al. 2016 (https://arxiv.org/abs/1512.00567).
+- The frame losses look at the middle and the last block and at each front end alone. They are faded out, since word
+  times are only roughly right. Without them lips take several times longer to be learned.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from edgeav.data.batch import NO_LABEL, Batch
 from edgeav.models import AVModel
 
 FRAME_WEIGHTS = {"middle": 1.5, "last": 1.0, "sound": 0.5, "lips": 1.0}
+LABEL_SMOOTHING = 0.1  # of the attention decoder, as in Auto-AVSR
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Shares in the loss on the text, each 0..1, where the model has what they weigh."""
+
+    inter_ctc: float = 0.3  # of the intermediate CTC losses; the last block's has the rest
+    attention: float = 0.9  # of the attention decoder, as in Auto-AVSR; CTC has the rest
 
 
 class CtcTraining(nn.Module):
     """A model with the auxiliary heads that only training needs."""
 
-    def __init__(self, model: AVModel) -> None:
+    def __init__(self, model: AVModel, mixture: Mixture | None = None) -> None:
         super().__init__()
-        self.model = model
-        assert model.audio is not None
-        model.audio.to(memory_format=torch.channels_last)  # twice as fast on CPUs; the numbers are the same
+        self.model, self.mixture = model, mixture or Mixture()
+        there = {"middle": True, "last": True, "sound": model.audio is not None, "lips": model.video is not None}
+        if model.audio is not None:
+            model.audio.to(memory_format=torch.channels_last)  # twice as fast on CPUs; the numbers are the same
         width, vocabulary = model.config.width, model.config.vocabulary
-        self.heads = nn.ModuleDict({name: nn.Linear(width, vocabulary) for name in FRAME_WEIGHTS})
+        self.heads = nn.ModuleDict({name: nn.Linear(width, vocabulary) for name in FRAME_WEIGHTS if there[name]})
 
     def forward(self, batch: Batch, frame_weight: float) -> dict[str, Tensor]:
         """The losses, each a scalar; "loss" is the one to minimize."""
-        sound, lips = self._streams(batch)
-        hidden = self.model.trunk(sound, lips, batch.presence)
-        logits = self.model.head(hidden[-1])
-        losses = {"ctc": ctc(logits, batch, self.model.config.blank)}
-        views = {"middle": hidden[len(hidden) // 2], "last": hidden[-1], "sound": sound, "lips": lips}
-        present = {"sound": batch.presence[..., 0] > 0, "lips": batch.presence[..., 1] > 0}
-        for name, view in views.items():
-            labels = batch.labels
-            if name in present:
-                labels = labels.masked_fill(~present[name], NO_LABEL)
-            losses[name] = frame_cross_entropy(self.heads[name](view), labels)
-        frames = sum(weight * losses[name] for name, weight in FRAME_WEIGHTS.items())
-        losses["loss"] = losses["ctc"] + frame_weight * frames
+        streams = self._streams(batch)
+        hidden = self.model.trunk(streams.get("sound"), streams.get("lips"), batch.presence)
+        losses = self._on_text(hidden, batch)
+        frames = self._on_frames({"middle": hidden[len(hidden) // 2], "last": hidden[-1], **streams}, batch)
+        weighted = sum(FRAME_WEIGHTS[name] * loss for name, loss in frames.items())
+        return losses | frames | {"loss": self._mixed(losses) + frame_weight * weighted}
+
+    def _on_text(self, hidden: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        model, config = self.model, self.model.config
+        losses = {"ctc": ctc(model.head(hidden[-1]), batch, config.blank)}
+        if config.inter_ctc:
+            between = [ctc(model.head(hidden[place]), batch, config.blank) for place in config.inter_ctc]
+            losses["inter_ctc"] = torch.stack(between).mean()
+        if model.decoder is not None:
+            given, wanted = decoder_texts(batch, config.eos)
+            logits = model.decoder(given, hidden[-1], model.valid(batch.presence))
+            losses["attention"] = cross_entropy(logits, wanted, LABEL_SMOOTHING)
         return losses
 
-    def _streams(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _mixed(self, losses: dict[str, Tensor]) -> Tensor:
+        loss = losses["ctc"]
+        if "inter_ctc" in losses:
+            loss = torch.lerp(loss, losses["inter_ctc"], self.mixture.inter_ctc)
+        if "attention" in losses:
+            loss = torch.lerp(loss, losses["attention"], self.mixture.attention)
+        return loss
+
+    def _on_frames(self, views: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Each view (B, N, D) is asked only about the steps at which what it sees is there."""
+        present = {"sound": batch.presence[..., 0] > 0, "lips": batch.presence[..., 1] > 0}
+        anything = self.model.valid(batch.presence)[..., 0] > 0
+        return {
+            name: cross_entropy(
+                self.heads[name](view), batch.labels.masked_fill(~present.get(name, anything), NO_LABEL)
+            )
+            for name, view in views.items()
+        }
+
+    def _streams(self, batch: Batch) -> dict[str, Tensor]:
         """(B, N, D) each; lips are computed only for the rows that have them, they are the dear part."""
-        model = self.model
-        sound = model.sound(batch.mel, batch.presence)
-        seen = model.lips(batch.video, batch.presence[batch.video_rows])
-        assert sound is not None and seen is not None
-        lips = torch.zeros_like(sound, dtype=seen.dtype).index_copy(0, batch.video_rows, seen)
-        return sound, lips
+        model, streams = self.model, {}
+        if (sound := model.sound(batch.mel, batch.presence)) is not None:
+            streams["sound"] = sound
+        if (seen := model.lips(batch.video, batch.presence[batch.video_rows])) is not None:
+            empty = seen.new_zeros(len(batch.presence), *seen.shape[1:])
+            streams["lips"] = empty.index_copy(0, batch.video_rows, seen)
+        return streams
 
 
 def ctc(logits: Tensor, batch: Batch, blank: int) -> Tensor:
@@ -61,8 +101,17 @@ def ctc(logits: Tensor, batch: Batch, blank: int) -> Tensor:
     return F.ctc_loss(log_probs, batch.targets, batch.steps, batch.target_lengths, blank=blank, zero_infinity=True)
 
 
-def frame_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B, N, V), (B, N) with -1 for unknown -> mean over the known frames, 0 where there is none."""
+def decoder_texts(batch: Batch, eos: int) -> tuple[Tensor, Tensor]:
+    """(B, L+1) twice: what the decoder is given, eos and the text; and what it is to say, the text and eos."""
+    texts, end = batch.targets.split(batch.target_lengths.tolist()), batch.targets.new_tensor([eos])
+    given = pad_sequence([torch.cat([end, text]) for text in texts], batch_first=True, padding_value=eos)
+    wanted = pad_sequence([torch.cat([text, end]) for text in texts], batch_first=True, padding_value=NO_LABEL)
+    return given, wanted
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """(B, N, V), (B, N) with -1 for unknown -> mean over the known labels, 0 where there is none."""
     if not bool((labels != NO_LABEL).any()):
         return 0.0 * logits.float().sum()
-    return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL)
+    flat = logits.float().flatten(0, 1)
+    return F.cross_entropy(flat, labels.flatten(), ignore_index=NO_LABEL, label_smoothing=smoothing)

@@ -26,7 +26,7 @@ from edgeav.data.batch import Batches, Disturbance, Source
 from edgeav.data.cache import DecodedClips
 from edgeav.data.text import load_tokenizer
 from edgeav.errors import EdgeavError
-from edgeav.losses import CtcTraining
+from edgeav.losses import CtcTraining, Mixture
 from edgeav.measure import eager, greedy_text, word_error_rate
 from edgeav.models import load_model, save_model
 from edgeav.runtime.features import model_inputs
@@ -54,6 +54,8 @@ class Job:
     seed: int
     processes: int
     checkpoint_every: int
+    inter_ctc_weight: float = Mixture.inter_ctc
+    attention_weight: float = Mixture.attention
 
 
 def launch(job: Job) -> Path:
@@ -79,7 +81,8 @@ def train(job: Job) -> None:
     )
     rank = accelerator.process_index
     torch.manual_seed(job.seed)
-    training = CtcTraining(load_model(Path(job.model)))
+    mixture = Mixture(job.inter_ctc_weight, job.attention_weight)
+    training = CtcTraining(load_model(Path(job.model)), mixture)
     optimizer = torch.optim.AdamW(_groups(training, job.weight_decay), lr=job.learning_rate, betas=(0.9, 0.98))
     average = AveragedModel(training, multi_avg_fn=moving_average)
     averaged = cast(CtcTraining, average.module)

@@ -78,15 +78,21 @@ class AVModel(nn.Module):
 
     def trunk(self, sound: Tensor | None, lips: Tensor | None, presence: Tensor) -> list[Tensor]:
         """[fused, block 1, …, last block], each (B, N, D)."""
-        heard, seen = presence[..., :1], presence[..., 1:]
+        heard, seen, valid = presence[..., :1], presence[..., 1:], self.valid(presence)
         if sound is not None and lips is not None:
             assert self.fusion is not None
-            valid = torch.maximum(heard, seen)  # (B, N, 1)
             fused = self.fusion(_or(sound, heard, self.no_audio), _or(lips, seen, self.no_video), presence)
         else:
-            fused, valid = (sound, heard) if lips is None else (lips, seen)
+            fused = sound if lips is None else lips
             assert fused is not None
         return self._through(self.blocks, fused * valid, valid)
+
+    def valid(self, presence: Tensor) -> Tensor:
+        """(B, N, 2) -> (B, N, 1): 1 at the steps at which the model hears or sees something."""
+        heard, seen = presence[..., :1], presence[..., 1:]
+        if self.audio is not None and self.video is not None:
+            return torch.maximum(heard, seen)
+        return heard if self.video is None else seen
 
     def _through(self, blocks: nn.ModuleList, x: Tensor, valid: Tensor) -> list[Tensor]:
         """[x, after block 1, …, after the last]."""

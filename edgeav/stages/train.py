@@ -54,6 +54,10 @@ class Train(Stage):
     warmup: int = Field(150, ge=1)
     flat: float = Field(0.35, ge=0, lt=1)
     """Share of the steps at full rate, before the cosine."""
+    inter_ctc_weight: float = Field(0.3, ge=0, le=1)
+    """Share of the intermediate CTC losses in CTC, for a model with `inter_ctc`."""
+    attention_weight: float = Field(0.9, ge=0, le=1)
+    """Share of the attention decoder in the loss on the text, for a model that has one; CTC has the rest."""
     checkpoint_every: int = Field(250, ge=1)
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
