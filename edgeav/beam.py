@@ -177,7 +177,8 @@ class _Beams:
 def _worst(done: list[list[Hypothesis]], search: Search) -> Tensor:
     """(B, 1): the score that a hypothesis must pass to be among the n best; -inf while there are fewer."""
     scores = [sorted((h.score for h in found), reverse=True) for found in done]
-    return torch.tensor([[s[search.nbest - 1] if len(s) >= search.nbest else NEVER] for s in scores])
+    worst = [s[search.nbest - 1] if len(s) >= search.nbest else NEVER for s in scores]
+    return torch.tensor(worst, dtype=torch.double)[:, None]
 
 
 def text(tokens: Sequence[int], config: ModelConfig) -> str:
