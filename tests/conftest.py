@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # transformers is here for its model classes; nothing is downloaded
 
 REPOSITORY = Path(__file__).parents[1]
 GRID = REPOSITORY.parent / "shared" / "data" / "grid"
