@@ -107,9 +107,9 @@ def test_every_run_after_the_warmup_is_timed() -> None:
     class Counting:
         name, version, runs = "counting", "1", 0
 
-        def run(self, mel: np.ndarray, video: np.ndarray, presence: np.ndarray) -> np.ndarray:
+        def run(self, audio: np.ndarray, video: np.ndarray, presence: np.ndarray) -> np.ndarray:
             self.runs += 1
-            return mel
+            return audio
 
     engine = Counting()
     times = bench.time_runs(engine, some_inputs(4), Workload(iterations=6, warmup=2))

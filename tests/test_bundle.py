@@ -46,7 +46,7 @@ def test_a_bundle_reads_back_what_was_written(made: Path) -> None:
     assert bundle.size_bytes == (made / "model.onnx").stat().st_size
     assert bundle.steps.max == 200
     first = bundle.golden_cases()[0]
-    np.testing.assert_array_equal(first.arrays["mel"], some_inputs(7, seed=7).mel)
+    np.testing.assert_array_equal(first.arrays["mel"], some_inputs(7, seed=7).audio)
     np.testing.assert_array_equal(first.arrays["log_probs"], expected(some_inputs(7, seed=7)))
 
 
@@ -100,10 +100,13 @@ def test_missing_and_unknown_keys_are_named(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda spec: spec.update(blank=0), "blank: 0; must be 3"),
+        (lambda spec: spec.update(blank=4), "blank: 4; must be 0..3"),
+        (lambda spec: spec.update(blank=0), "outputs:"),
         (lambda spec: spec.update(model="other.onnx"), "model: 'other.onnx'"),
-        (lambda spec: spec["inputs"].reverse(), "inputs: ['presence', 'video', 'mel']"),
-        (lambda spec: spec["steps"].update(max="many"), "steps:"),
+        (lambda spec: spec["inputs"].reverse(), "inputs: [{'name': 'presence'"),
+        (lambda spec: spec["steps"].update(max="many"), "steps.max: 'many'"),
+        (lambda spec: spec["steps"].update(audio_frames=4), "steps: {"),
+        (lambda spec: spec["features"].update(step_ms="80"), "features.step_ms: '80', must be a whole number"),
         (lambda spec: spec["golden"][0]["files"].pop("video"), "golden noise-7: video missing"),
         (
             lambda spec: spec["golden"][0]["files"]["mel"].update(shape=[1, 2, 3]),
@@ -136,7 +139,7 @@ def test_another_schema_version_says_which_one_is_read(bundle: Path) -> None:
     message = error_of(bundle)
 
     assert "'edgeav-bundle/9'" in message
-    assert "'edgeav-bundle/1'" in message
+    assert "'edgeav-bundle/2'" in message
 
 
 def test_a_json_list_is_no_bundle(bundle: Path) -> None:

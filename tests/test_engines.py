@@ -14,6 +14,7 @@ from tiny_bundle import expected, make_bundle, some_inputs
 from edgeav.errors import EdgeavError
 from edgeav.runtime.bundle import Bundle, read_bundle, write_bundle
 from edgeav.runtime.engines import open_engine
+from edgeav.runtime.inputs import settings
 
 ENGINES = ("onnxruntime", "openvino")
 RUNTIME = Path(__file__).parents[1] / "edgeav" / "runtime"
@@ -64,8 +65,10 @@ def test_a_missing_engine_is_an_error_with_the_command_to_install_it(
 def test_a_file_the_engine_refuses_is_named_with_the_versions(bundle: Bundle, tmp_path: Path) -> None:
     name = bundle.model
     (tmp_path / name).write_bytes(b"this is no model")
-    spec = {key: value for key, value in vars(bundle).items() if key not in ("folder", "files", "steps")}
-    spoiled = write_bundle(tmp_path, spec={**spec, "steps": vars(bundle.steps), "golden": []})
+    spec = {key: value for key, value in vars(bundle).items() if key not in ("folder", "files", "steps", "features")}
+    spoiled = write_bundle(
+        tmp_path, spec={**spec, "steps": vars(bundle.steps), "features": settings(bundle.features), "golden": []}
+    )
 
     with pytest.raises(EdgeavError, match=f"{bundle.engine} .* cannot load .*{name}"):
         open_engine(read_bundle(spoiled.folder))

@@ -17,10 +17,13 @@ from edgeav.runtime import features
 from edgeav.runtime.clip import Clip
 from edgeav.runtime.ctc import decode
 from edgeav.runtime.features import Inputs
+from edgeav.runtime.inputs import Features
 from edgeav.runtime.transcriber import PARTS, Stopwatch, Transcriber
-from edgeav.runtime.windows import CONTEXT, WINDOW, loudness, plan_windows
+from edgeav.runtime.windows import loudness, plan_windows
 
 Gray = np.ndarray
+OURS = Features()
+WINDOW, CONTEXT = 175, 12  # steps: 14 s, and 1 s on each side
 
 
 class RecordingEngine:
@@ -31,8 +34,8 @@ class RecordingEngine:
     def __init__(self) -> None:
         self.calls: list[Inputs] = []
 
-    def run(self, mel: np.ndarray, video: np.ndarray, presence: np.ndarray) -> np.ndarray:
-        self.calls.append(Inputs(mel, video, presence))
+    def run(self, audio: np.ndarray, video: np.ndarray, presence: np.ndarray) -> np.ndarray:
+        self.calls.append(Inputs(audio, video, presence))
         scores = np.zeros((1, presence.shape[1], len(TOKENS) + 1), np.float32)
         scores[..., 0] = 1
         return scores
@@ -69,7 +72,7 @@ def calls(transcriber: Transcriber) -> list[Inputs]:
 
 
 def test_the_text_is_that_of_the_model_on_the_features(transcriber: Transcriber) -> None:
-    inputs = features.model_inputs(noise(3), mouths(75))
+    inputs = features.model_inputs(noise(3), mouths(75), OURS)
     oracle = decode(expected(inputs)[0], TOKENS, len(TOKENS), inputs.presence[0])
 
     transcript = transcriber.transcribe_arrays(noise(3), mouths(75))
@@ -130,7 +133,7 @@ def test_where_the_face_is_lost_the_model_is_told_and_the_rest_is_standardized_a
     frames = mouths(50)
     frames[~present] = 0
 
-    inputs = Clip(None, frames, present, []).inputs(0, 25)
+    inputs = Clip(None, frames, present, [], OURS).inputs(0, 25)
 
     seen = inputs.presence[0, :, 1].astype(bool)
     assert np.flatnonzero(~seen).tolist() == [10, 11, 12, 13, 14]  # half a step is no step
@@ -152,7 +155,7 @@ def test_input_longer_than_the_model_takes_is_windowed_and_said(recording: Trans
 
 def test_a_window_without_sound_or_face_is_not_given_to_the_model(recording: Transcriber) -> None:
     recording.transcribe_arrays(noise(5), mouths(1000))  # the sound ends 35 s before the pictures
-    clip = Clip(noise(5), None, np.zeros(0, bool), [])
+    clip = Clip(noise(5), None, np.zeros(0, bool), [], OURS)
 
     assert calls(recording)[-1].presence[0, 20].tolist() == [0, 1]
     assert not clip.inputs(100, 150).presence.any()
@@ -161,7 +164,7 @@ def test_a_window_without_sound_or_face_is_not_given_to_the_model(recording: Tra
 
 @pytest.mark.parametrize("steps", [2, 200, 201, 213, 500, 7500])
 def test_windows_cover_every_step_once_with_context(steps: int) -> None:
-    windows = plan_windows(steps, np.zeros(steps, np.float32), 200)
+    windows = plan_windows(steps, np.zeros(steps, np.float32), 200, 12.5)
 
     kept = [step for window in windows for step in range(window.keep_start, window.keep_stop)]
     assert kept == list(range(steps))
@@ -175,7 +178,7 @@ def test_cuts_fall_into_pauses() -> None:
     sound = noise(30)
     sound[16_000 * 10 : 16_000 * 11] = 0
 
-    windows = plan_windows(375, loudness(sound, 375), 200)
+    windows = plan_windows(375, loudness(sound, 375, OURS), 200, 12.5)
 
     assert 10 <= windows[0].keep_stop / 12.5 <= 11
 
@@ -187,15 +190,15 @@ def test_ten_minutes_are_read_in_windows_of_bounded_memory(recording: Transcribe
     assert max(call.steps for call in calls(recording)) <= WINDOW
 
 
-def test_a_bundle_for_other_features_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_whose_features_are_not_those_of_its_inputs_is_refused(folder: Path, tmp_path: Path) -> None:
     import shutil
 
     other = Path(shutil.copytree(folder, tmp_path / "other"))
     spec = json.loads((other / "bundle.json").read_text())
-    spec["audio"]["mels"] = 40
+    spec["features"]["audio"]["mels"] = 40
     (other / "bundle.json").write_text(json.dumps(spec))
 
-    with pytest.raises(EdgeavError, match=r"other features.*\n  audio\.mels: 40, must be 80"):
+    with pytest.raises(EdgeavError, match=r"inputs: .*'8N', 80.*; must be .*'8N', 40"):
         Transcriber(other)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeav.runtime.bundle import Bundle, write_bundle, write_golden
-from edgeav.runtime.features import Inputs, settings
+from edgeav.runtime.bundle_check import input_entries, output_entries, step_entries
+from edgeav.runtime.features import Inputs
+from edgeav.runtime.inputs import Features, settings
 
 TOKENS = ["▁one", "▁two", "▁three"]
 OUTPUTS = len(TOKENS) + 1  # blank is the last
@@ -26,10 +28,14 @@ def weights() -> dict[str, NDArray[np.float32]]:
 
 def expected(inputs: Inputs) -> NDArray[np.float32]:
     """What the model computes, in numpy: the oracle for every engine. -> (1, N, V)"""
-    scores = sum(array.reshape(1, inputs.steps, -1) @ weights()[name] for name, array in inputs._asdict().items())
+    scores = sum(array.reshape(1, inputs.steps, -1) @ weights()[name] for name, array in named(inputs).items())
     scores = np.asarray(scores)
     scores = scores - scores.max(axis=-1, keepdims=True)
     return (scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))).astype(np.float32)
+
+
+def named(inputs: Inputs) -> dict[str, NDArray[np.float32]]:
+    return inputs.named(Features().names)
 
 
 def some_inputs(steps: int, seed: int = 0) -> Inputs:
@@ -68,7 +74,7 @@ def make_bundle(folder: Path, engine: str = "onnxruntime", precision: str = "fp3
     golden = []
     for steps in (7, 20):
         inputs = some_inputs(steps, seed=steps)
-        arrays = {**inputs._asdict(), "log_probs": expected(inputs) + np.float32(off)}
+        arrays = {**named(inputs), "log_probs": expected(inputs) + np.float32(off)}
         golden.append(write_golden(folder, f"noise-{steps}", arrays, transcript="one", tolerance=tolerance))
     return write_bundle(folder, spec=_spec(engine, precision, model, golden))
 
@@ -90,16 +96,15 @@ def _place_model(path: Path, engine: str, precision: str) -> None:
 
 
 def _spec(engine: str, precision: str, model: str, golden: list) -> dict:
-    shapes = {"mel": ["1", "8N", 80], "video": ["1", "2N", 88, 88], "presence": ["1", "N", 2]}
     return {
         "name": f"tiny-{engine}-{precision}",
         "engine": engine,
         "precision": precision,
         "model": model,
-        "inputs": [{"name": name, "dtype": "float32", "shape": shape} for name, shape in shapes.items()],
-        "outputs": [{"name": "log_probs", "dtype": "float32", "shape": ["1", "N", OUTPUTS]}],
-        "steps": {"per_second": 12.5, "mel_frames": 8, "video_frames": 2, "min": 2, "max": 200},
-        **settings(),
+        "inputs": input_entries(Features()),
+        "outputs": output_entries(TOKENS, OUTPUTS - 1),
+        "steps": step_entries(Features(), 200),
+        "features": settings(Features()),
         "tokens": TOKENS,
         "blank": OUTPUTS - 1,
         "golden": golden,

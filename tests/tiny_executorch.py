@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tiny_bundle import TOKENS, WIDTHS, _spec, expected, some_inputs, weights
+from tiny_bundle import TOKENS, WIDTHS, _spec, expected, named, some_inputs, weights
 
 from edgeav.runtime.bundle import Bundle, write_bundle, write_golden
 from edgeav.runtime.ctc import decode
@@ -33,7 +33,7 @@ def make_executorch_bundle(folder: Path) -> Bundle:
         inputs = some_inputs(steps, seed=steps)
         log_probs = expected(inputs)
         text = decode(log_probs[0], TOKENS, len(TOKENS), inputs.presence[0]).text
-        arrays = {**inputs._asdict(), "log_probs": log_probs}
+        arrays = {**named(inputs), "log_probs": log_probs}
         golden.append(write_golden(folder, f"noise-{steps}", arrays, transcript=text, tolerance=1e-4))
     return write_bundle(folder, spec=_spec("executorch", "fp32", "model.pte", golden))
 

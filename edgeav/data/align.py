@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeav.data.mouth import Segment
-from edgeav.runtime.features import HOP, SAMPLE_RATE_HZ, log_mel, normalize_mel
+from edgeav.runtime.inputs import SAMPLE_RATE_HZ, LogMel
+from edgeav.runtime.log_mel import log_mel, normalize_mel
 
-FRAME_S = HOP / SAMPLE_RATE_HZ
+FRAME_S = LogMel().hop / SAMPLE_RATE_HZ
 CEPSTRA = 16  # the shape of the spectrum; finer detail is the voice's, not the sound's
 STRAIGHT = 0.15  # what a frame of standing still costs, in mean distances: speech at rest would else drift
 

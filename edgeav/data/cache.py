@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeav.data.corpus import Media, Utterance, Word
 from edgeav.progress import Progress
-from edgeav.runtime.features import MOUTH, SAMPLE_RATE_HZ, VIDEO_FPS
+from edgeav.runtime.inputs import MOUTH, SAMPLE_RATE_HZ, VIDEO_FPS
 
 
 @dataclass(frozen=True)

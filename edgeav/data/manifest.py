@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgeav.data.corpus import Corpus, Familiarity, Media, Split, Utterance, Word
 from edgeav.errors import EdgeavError
-from edgeav.runtime.features import MOUTH, SAMPLE_RATE_HZ
+from edgeav.runtime.inputs import MOUTH, SAMPLE_RATE_HZ
 
 SILENCE = ("sil", "sp", "")
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeav.runtime.features import MOUTH, VIDEO_FPS
+from edgeav.runtime.inputs import MOUTH, VIDEO_FPS
 
 Frames = NDArray[np.uint8]
 Segment = tuple[str, float, float]  # (phoneme, start in s, end in s)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeav.data.align import carry_over
 from edgeav.data.speech import Speech, Voice, resample, speak
 from edgeav.errors import EdgeavError, needs
-from edgeav.runtime.features import SAMPLE_RATE_HZ
+from edgeav.runtime.inputs import SAMPLE_RATE_HZ
 
 ACCENTS = {"en-GB": "en-gb-x-rp", "en-US": "en-us"}  # Pico's name -> espeak-ng's, for the times
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeav.data.mouth import Segment
 from edgeav.errors import EdgeavError
-from edgeav.runtime.features import SAMPLE_RATE_HZ
+from edgeav.runtime.inputs import SAMPLE_RATE_HZ
 
 _SYNCHRONOUS, _PHONEME_EVENTS, _UTF8, _CHARACTER_POSITIONS = 2, 1, 1, 1
 _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER

@@ -14,7 +14,7 @@ import numpy as np
 from edgeav.data.corpus import Corpus, Media, Split, Utterance
 from edgeav.data.mouth import articulate, random_face, render
 from edgeav.data.speech import Speech, Voice, speak
-from edgeav.runtime.features import SAMPLE_RATE_HZ
+from edgeav.runtime.inputs import SAMPLE_RATE_HZ
 
 GRAMMAR = (
     ["bin", "lay", "place", "set"],

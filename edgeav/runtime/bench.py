@@ -27,7 +27,7 @@ from edgeav.errors import EdgeavError, needs
 from edgeav.runtime.bundle import Bundle, Golden, read_bundle
 from edgeav.runtime.ctc import decode
 from edgeav.runtime.engines import Engine, open_engine
-from edgeav.runtime.features import Array, Inputs, empty_inputs
+from edgeav.runtime.features import Array, Inputs, empty_inputs, from_named
 from edgeav.runtime.machine import machine, peak_rss_mb, rss_mb
 from edgeav.runtime.operators import operator_table
 
@@ -117,11 +117,12 @@ def random_inputs(bundle: Bundle, workload: Workload) -> Inputs:
             f"--seconds {workload.seconds:g}: {bundle.folder} takes {shortest:g} to {longest:g} s at once"
         )
     random = np.random.default_rng(workload.seed)
-    mel, video, presence = empty_inputs(steps)
+    audio, video, presence = empty_inputs(bundle.features, steps)
+    presence[:] = [bundle.features.audio is not None, bundle.features.video is not None]
     return Inputs(
-        random.standard_normal(mel.shape, np.float32),
+        random.standard_normal(audio.shape, np.float32),
         random.standard_normal(video.shape, np.float32),
-        np.ones_like(presence),
+        presence,
     )
 
 
@@ -129,7 +130,7 @@ def check_golden(engine: Engine, bundle: Bundle) -> dict[str, Any]:
     """Replay the golden vectors; EdgeavError when an answer differs by more than the bundle allows."""
     differences = []
     for case in bundle.golden_cases():
-        found = engine.run(*(case.arrays[name] for name in Inputs._fields))
+        found = engine.run(*from_named(case.arrays, bundle.features))
         expected = case.arrays["log_probs"]
         difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else math.inf
         if not difference <= case.tolerance:  # written so that NaN fails too

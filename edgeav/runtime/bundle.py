@@ -8,33 +8,23 @@ Plain dataclasses and json: the device needs no schema library.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeav.errors import EdgeavError
+from edgeav.runtime.bundle_check import file_problems, key_problems, labels, sha256, value_problems
+from edgeav.runtime.inputs import Features, features_from_json
 
-SCHEMA = "edgeav-bundle/1"
+SCHEMA = "edgeav-bundle/2"
 FILE = "bundle.json"
 GOLDEN = "golden"  # the folder of the golden vectors inside a bundle
-INPUTS, OUTPUTS = ("mel", "video", "presence"), ("log_probs",)
-ENGINES, PRECISIONS = ("onnxruntime", "openvino", "executorch"), ("fp32", "int8")
 AGAIN = "Export it again (edgeav compress or edgeav export), or copy the whole folder again."
-
-_KEYS: dict[str, type] = {
-    "schema": str, "name": str, "engine": str, "precision": str, "model": str,
-    "inputs": list, "outputs": list, "steps": dict, "audio": dict, "video": dict, "tokens": list,
-    "blank": int, "golden": list, "quality": dict, "exported": dict, "files": dict,
-}  # fmt: skip
-_STEPS = ("per_second", "mel_frames", "video_frames", "min", "max")
-_GOLDEN = ("name", "files", "transcript", "tolerance")
 
 
 @dataclass(frozen=True)
@@ -42,8 +32,8 @@ class Steps:
     """The clock of the model: steps a second, frames in one step, and how many steps it takes at once."""
 
     per_second: float
-    mel_frames: int
-    video_frames: int
+    audio_frames: int  # log-mel frames or samples; 0 for a model that does not hear
+    video_frames: int  # 0 for a model that does not see
     min: int
     max: int
 
@@ -52,7 +42,7 @@ class Steps:
 class Golden:
     """One recorded run of the eager model.
 
-    `arrays`: mel, video, presence, log_probs, and waveform where there was sound.
+    `arrays`: the model's inputs by name, log_probs, and waveform where there was sound.
     """
 
     name: str
@@ -63,7 +53,10 @@ class Golden:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle folder; fields as in bundle.json. `tokens[i]` is the text of output i."""
+    """A verified bundle folder; fields as in bundle.json.
+
+    `tokens[i]` is the text of output i; `blank` is the output after the last token, or the token that stands for it.
+    """
 
     folder: Path
     name: str
@@ -73,8 +66,7 @@ class Bundle:
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
     steps: Steps
-    audio: dict[str, Any]
-    video: dict[str, Any]
+    features: Features
     tokens: list[str]
     blank: int
     golden: list[dict[str, Any]]
@@ -85,6 +77,16 @@ class Bundle:
     @property
     def model_path(self) -> Path:
         return self.folder / self.model
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What the model file takes, in order."""
+        return self.features.names
+
+    @property
+    def labels(self) -> int:
+        """V, the number of the model's outputs."""
+        return labels(self.tokens, self.blank)
 
     @property
     def size_bytes(self) -> int:
@@ -104,13 +106,13 @@ def read_bundle(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     spec = _read_json(folder)
-    problems = _key_problems(spec)
+    problems = key_problems(spec)
     if not problems:  # the values can only be judged where the keys are what they should be
-        problems = _value_problems(spec) + _file_problems(folder, spec["files"])
+        problems = value_problems(spec) + file_problems(folder, spec["files"])
     if problems:
         raise EdgeavError("\n  ".join([f"{folder / FILE} is not a usable bundle:", *problems]) + f"\n{AGAIN}")
     values: dict[str, Any] = {field.name: spec[field.name] for field in fields(Bundle) if field.name != "folder"}
-    values |= {"folder": folder, "steps": Steps(**spec["steps"])}
+    values |= {"folder": folder, "steps": Steps(**spec["steps"]), "features": features_from_json(spec["features"])}
     return Bundle(**values)
 
 
@@ -149,11 +151,6 @@ def update_quality(bundle: Bundle, quality: dict[str, Any]) -> Bundle:
     return read_bundle(bundle.folder)
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _describe(path: Path) -> dict[str, Any]:
     return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
@@ -182,80 +179,6 @@ def _read_json(folder: Path) -> dict[str, Any]:
     if found != SCHEMA:
         raise EdgeavError(f"{path}: schema is {found!r}; this edgeav reads {SCHEMA!r}. {AGAIN}")
     return spec
-
-
-def _key_problems(spec: dict[str, Any]) -> list[str]:
-    missing = [f"{key}: missing" for key in _KEYS if key not in spec]
-    unknown = [f"{key}: unknown key; allowed: {', '.join(_KEYS)}" for key in spec if key not in _KEYS]
-    wrong = [
-        f"{key}: {type(spec[key]).__name__}, must be {kind.__name__}"
-        for key, kind in _KEYS.items()
-        if key in spec and (not isinstance(spec[key], kind) or isinstance(spec[key], bool))
-    ]
-    return missing + unknown + wrong
-
-
-def _value_problems(spec: dict[str, Any]) -> list[str]:
-    """What is wrong inside the right keys, so that no later line has to ask."""
-    steps, outputs = spec["steps"], len(spec["tokens"])
-    numbers = all(isinstance(value, int | float) for value in steps.values())
-    inputs_found, outputs_found = _names(spec["inputs"]), _names(spec["outputs"])
-    wanted = [
-        ("engine", spec["engine"], f"one of {', '.join(ENGINES)}", spec["engine"] in ENGINES),
-        ("precision", spec["precision"], " or ".join(PRECISIONS), spec["precision"] in PRECISIONS),
-        ("model", spec["model"], "listed in files", spec["model"] in spec["files"]),
-        ("inputs", inputs_found, list(INPUTS), inputs_found == list(INPUTS)),
-        ("outputs", outputs_found, list(OUTPUTS), outputs_found == list(OUTPUTS)),
-        ("steps", steps, f"numbers named {_STEPS}", sorted(steps) == sorted(_STEPS) and numbers),
-        ("tokens", "…", "strings", all(isinstance(token, str) for token in spec["tokens"])),
-        ("blank", spec["blank"], f"{outputs}: it comes after the {outputs} tokens", spec["blank"] == outputs),
-    ]
-    problems = [f"{key}: {value!r}; must be {must}" for key, value, must, right in wanted if not right]
-    return problems + [text for case in spec["golden"] for text in _golden_problems(case, spec["files"])]
-
-
-def _names(entries: list[Any]) -> list[Any]:
-    return [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
-
-
-def _golden_problems(case: Any, files: dict[str, Any]) -> list[str]:
-    if not isinstance(case, dict) or sorted(case) != sorted(_GOLDEN) or not isinstance(case["files"], dict):
-        return [f"golden: every case must have {', '.join(_GOLDEN)}; found {case!r:.80}"]
-    where = f"golden {case['name']}"
-    problems = [f"{where}: {key} missing" for key in (*INPUTS, *OUTPUTS) if key not in case["files"]]
-    for key, entry in case["files"].items():
-        if not isinstance(entry, dict) or entry.get("file") not in files or entry.get("dtype") != "float32":
-            problems.append(f"{where}.{key}: must name a listed float32 file; found {entry!r:.80}")
-        elif not _holds(files[entry["file"]], entry.get("shape")):
-            problems.append(f"{where}.{key}: {entry['file']} does not hold shape {entry.get('shape')}")
-    return problems
-
-
-def _holds(file: Any, shape: Any) -> bool:
-    """Whether a file of the list has the bytes of a float32 array of that shape."""
-    return isinstance(file, dict) and isinstance(shape, list) and file.get("bytes") == 4 * math.prod(shape)
-
-
-def _file_problems(folder: Path, files: dict[str, Any]) -> list[str]:
-    return [text for name, entry in files.items() if (text := _file_problem(folder, name, entry))]
-
-
-def _file_problem(folder: Path, name: str, entry: Any) -> str | None:
-    if not isinstance(entry, dict) or sorted(entry) != ["bytes", "sha256"]:
-        return f"files: {name} must have sha256 and bytes; found {entry!r:.80}"
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        return f"files: {name} points outside the bundle"
-    path = folder / name
-    if not path.is_file():
-        return f"{name}: missing (expected {entry['bytes']} bytes)"
-    found = sha256(path)
-    if found != entry["sha256"]:
-        size = path.stat().st_size
-        return (
-            f"{name}: changed or truncated: sha256 is {found}, expected {entry['sha256']}; "
-            f"{size} bytes, expected {entry['bytes']}"
-        )
-    return None
 
 
 def _load_golden(folder: Path, case: dict[str, Any]) -> Golden:

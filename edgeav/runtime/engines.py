@@ -1,4 +1,4 @@
-"""The three CPU runtimes behind one call: mel, video, presence -> log_probs.
+"""The three CPU runtimes behind one call: audio, video, presence -> log_probs.
 
 Each runs the bundle exactly as it was exported. A runtime that is not installed is an error with the
 command to type, never a reason to try another one; and none is imported before a bundle asks for it.
@@ -10,12 +10,10 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeav.errors import EdgeavError, needs
 from edgeav.runtime.bundle import Bundle
-
-Array = NDArray[np.float32]
+from edgeav.runtime.features import Array, Inputs
 
 
 class Engine(Protocol):
@@ -24,8 +22,8 @@ class Engine(Protocol):
     name: str
     version: str
 
-    def run(self, mel: Array, video: Array, presence: Array) -> Array:
-        """(1, 8N, 80), (1, 2N, 88, 88), (1, N, 2) float32 -> (1, N, V) float32, memory of its own."""
+    def run(self, audio: Array, video: Array, presence: Array) -> Array:
+        """The fields of `Inputs`, float32 -> (1, N, V) float32, memory of its own. Fed is what the bundle declares."""
         ...
 
 
@@ -62,13 +60,13 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only: its warnings are about its own memory plan
-        self.version = onnxruntime.__version__
+        self.version, self._names = onnxruntime.__version__, bundle.input_names
         self._session = onnxruntime.InferenceSession(
             str(bundle.model_path), options, providers=["CPUExecutionProvider"]
         )
 
-    def run(self, mel: Array, video: Array, presence: Array) -> Array:
-        feed = {"mel": mel, "video": video, "presence": presence}
+    def run(self, audio: Array, video: Array, presence: Array) -> Array:
+        feed = Inputs(audio, video, presence).named(self._names)
         return np.array(self._session.run(["log_probs"], feed)[0], dtype=np.float32)
 
 
@@ -86,12 +84,12 @@ class OpenVino:
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self.version = openvino.get_version().split("-")[0]
+        self.version, self._names = openvino.get_version().split("-")[0], bundle.input_names
         compiled = core.compile_model(str(bundle.model_path), "CPU", settings)
         self._request = compiled.create_infer_request()
 
-    def run(self, mel: Array, video: Array, presence: Array) -> Array:
-        result = self._request.infer({"mel": mel, "video": video, "presence": presence})
+    def run(self, audio: Array, video: Array, presence: Array) -> Array:
+        result = self._request.infer(Inputs(audio, video, presence).named(self._names))
         return np.array(result["log_probs"], dtype=np.float32)  # a copy: the next call reuses it
 
 
@@ -106,14 +104,15 @@ class ExecuTorch:
         from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 
         _unsafe_reset_threadpool(threads)  # "unsafe" while a model runs; none does yet
-        self.version = _installed_version("executorch")
+        self.version, self._names = _installed_version("executorch"), bundle.input_names
         self._program = Runtime.get().load_program(bundle.model_path)  # keep it: the method points into it
         self._forward: Any = self._program.load_method("forward")
 
-    def run(self, mel: Array, video: Array, presence: Array) -> Array:
+    def run(self, audio: Array, video: Array, presence: Array) -> Array:
         import torch
 
-        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in (mel, video, presence)]
+        feed = Inputs(audio, video, presence).named(self._names)
+        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in feed.values()]
         (log_probs,) = self._forward.execute([torch.from_numpy(array) for array in arrays])
         return np.array(log_probs.numpy(), dtype=np.float32)
 

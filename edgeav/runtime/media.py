@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeav.errors import EdgeavError, needs
-from edgeav.runtime.features import SAMPLE_RATE_HZ, VIDEO_FPS
+from edgeav.runtime.inputs import SAMPLE_RATE_HZ, VIDEO_FPS
 
 try:
     import av
@@ -76,9 +76,10 @@ class Media:
         return [f"{track}: ends at {end_s:.1f} s, the file is {self.stated_s:.1f} s by its header: cut off?"]
 
 
-def open_media(path: str | Path) -> Media:
+def open_media(path: str | Path, *, hears: bool = True, sees: bool = True) -> Media:
     """Decode the sound of `path` and get ready to read its pictures.
 
+    For a model that does not hear, or does not see, that track is left aside, and nothing is said of it.
     Raises EdgeavError for a missing, damaged or empty file, and for samples that are not numbers.
     """
     path = Path(path)
@@ -88,12 +89,14 @@ def open_media(path: str | Path) -> Media:
         audio, video = _audio_stream(container), _video_stream(container)
         starts = [(stream.start_time or 0) * stream.time_base for stream in (audio, video) if stream]
         stated_s = (container.duration or 0) / av.time_base
-        media = Media(path, None, video is not None, float(min(starts, default=0)), stated_s)
-        media.notes += [f"no {kind} track" for kind, stream in (("audio", audio), ("video", video)) if not stream]
-        if audio:
+        media = Media(path, None, sees and video is not None, float(min(starts, default=0)), stated_s)
+        tracks = (("audio", audio, hears), ("video", video, sees))
+        media.notes += [f"no {kind} track" for kind, stream, wanted in tracks if wanted and not stream]
+        if audio and hears:
             media.waveform = _decode_sound(container, audio, media)
     if media.waveform is None and not media.has_video:
-        raise EdgeavError(f"{path}: nothing to transcribe: {'; '.join(media.notes)}")
+        unused = "" if hears and sees else f", and the model does not {'see' if hears else 'hear'}"
+        raise EdgeavError(f"{path}: nothing to transcribe: {'; '.join(media.notes)}{unused}")
     return media
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeav.runtime.face import Face, FaceDetector, Gray, cv2
-from edgeav.runtime.features import MOUTH, VIDEO_FPS
+from edgeav.runtime.inputs import MOUTH, VIDEO_FPS
 
 SIDE = 1.75  # eye distances: width of the crop
 STRIDE = 3  # frames: the face is searched every 120 ms and interpolated between

@@ -111,7 +111,7 @@ def _onnxruntime_nodes(bundle: Bundle, inputs: Inputs, threads: int) -> list[Nod
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = onnxruntime.InferenceSession(str(bundle.model_path), options, providers=["CPUExecutionProvider"])
         for _ in range(WARMUP + RUNS):
-            session.run(None, inputs._asdict())
+            session.run(None, inputs.named(bundle.input_names))
         events = json.loads(Path(session.end_profiling()).read_text())
     return list(_after_warmup(events))
 
@@ -144,7 +144,7 @@ def _openvino_nodes(bundle: Bundle, inputs: Inputs, threads: int) -> list[Node]:
     request = compiled.create_infer_request()
     nodes = []
     for run in range(WARMUP + RUNS):
-        request.infer(inputs._asdict())
+        request.infer(inputs.named(bundle.input_names))
         if run >= WARMUP:
             nodes += [_openvino_node(info) for info in request.profiling_info if info.real_time.total_seconds() > 0]
     return nodes

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeav.errors import EdgeavError
-from edgeav.runtime import features
-from edgeav.runtime.bundle import AGAIN, Bundle, read_bundle
+from edgeav.runtime.bundle import Bundle, read_bundle
 from edgeav.runtime.clip import Clip
 from edgeav.runtime.ctc import Word, decode
 from edgeav.runtime.engines import open_engine
+from edgeav.runtime.inputs import MOUTH
 from edgeav.runtime.windows import Window, loudness, plan_windows
 
 if TYPE_CHECKING:
@@ -72,12 +72,12 @@ class Transcriber:
     """A bundle opened once, for any number of files.
 
     `face_model`: a YuNet .onnx file; None searches faces with OpenCV's Haar cascade.
-    Raises EdgeavError for a bundle that is damaged, made for other features, or whose engine is missing.
+    A model that does not see is not shown the pictures, and no face is searched; one that does not hear ignores sound.
+    Raises EdgeavError for a bundle that is damaged, or whose engine is missing.
     """
 
     def __init__(self, bundle_folder: str | Path, threads: int = 1, face_model: str | Path | None = None) -> None:
         self.bundle = read_bundle(bundle_folder)
-        _check_features(self.bundle)
         self.engine = open_engine(self.bundle, threads)
         self._threads, self._face_model = threads, face_model
         if face_model is not None:
@@ -89,8 +89,8 @@ class Transcriber:
 
         watch = Stopwatch()
         with watch.measure("decode"):
-            media = open_media(path)
-        clip = Clip(media.waveform, None, np.zeros(0, bool), media.notes)
+            media = open_media(path, hears=self._hears, sees=self._sees)
+        clip = Clip(media.waveform, None, np.zeros(0, bool), media.notes, self.bundle.features)
         if media.has_video:
             from edgeav.runtime.mouth import extract_mouth
 
@@ -105,10 +105,19 @@ class Transcriber:
         """(S,) samples in [-1, 1] at 16 kHz and (T, 96, 96) gray mouths at 25 fps; either may be None."""
         if waveform is not None and (waveform.ndim != 1 or not np.isfinite(waveform).all()):
             raise EdgeavError(f"waveform: needs (S,) finite samples, got shape {waveform.shape}")
-        if mouth is not None and mouth.shape[1:] != (features.MOUTH, features.MOUTH):
-            raise EdgeavError(f"mouth: needs (T, {features.MOUTH}, {features.MOUTH}), got {mouth.shape}")
-        present = np.ones(0 if mouth is None else len(mouth), bool)
-        return self._transcribe(Clip(waveform, mouth, present, []), Stopwatch(), "the arrays")
+        if mouth is not None and mouth.shape[1:] != (MOUTH, MOUTH):
+            raise EdgeavError(f"mouth: needs (T, {MOUTH}, {MOUTH}), got {mouth.shape}")
+        sound, lips = waveform if self._hears else None, mouth if self._sees else None
+        present = np.ones(0 if lips is None else len(lips), bool)
+        return self._transcribe(Clip(sound, lips, present, [], self.bundle.features), Stopwatch(), "the arrays")
+
+    @property
+    def _hears(self) -> bool:
+        return self.bundle.features.audio is not None
+
+    @property
+    def _sees(self) -> bool:
+        return self.bundle.features.video is not None
 
     @cached_property
     def _face_detector(self) -> FaceDetector:
@@ -118,14 +127,16 @@ class Transcriber:
 
     def _transcribe(self, clip: Clip, watch: Stopwatch, source: str) -> Transcript:
         clip.drop_what_says_nothing(source)
-        windows = plan_windows(clip.steps, loudness(clip.waveform, clip.steps), self.bundle.steps.max)
+        rules = self.bundle.steps
+        loud = loudness(clip.waveform, clip.steps, clip.features)
+        windows = plan_windows(clip.steps, loud, rules.max, rules.per_second)
         if len(windows) > 1:
-            longest_s = self.bundle.steps.max / self.bundle.steps.per_second
+            longest_s = rules.max / rules.per_second
             clip.notes.append(f"longer than {longest_s:g} s: read in {len(windows)} overlapping windows")
         parts = [self._run(window, clip, watch) for window in windows]
         with watch.measure("ctc"):
             log_probs, presence = (np.concatenate(part) for part in zip(*parts, strict=True))
-            text = decode(log_probs, self.bundle.tokens, self.bundle.blank, presence, self.bundle.steps.per_second)
+            text = decode(log_probs, self.bundle.tokens, self.bundle.blank, presence, rules.per_second)
         timings = {part: round(ms, 3) for part, ms in watch.ms.items()}
         rtf = sum(watch.ms.values()) / 1000 / clip.duration_s
         return Transcript(text.text, text.words, clip.notes, round(clip.duration_s, 3), timings, round(rtf, 4))
@@ -137,7 +148,7 @@ class Transcriber:
         kept = slice(window.keep_start - window.start, window.keep_stop - window.start)
         presence = inputs.presence[0, kept]
         if not inputs.presence.any():
-            return _blanks(presence.shape[0], self.bundle.blank), presence
+            return _blanks(presence.shape[0], self.bundle), presence
         with watch.measure("model"):
             log_probs = self.engine.run(*inputs)[0]
         if np.isnan(log_probs).any():
@@ -145,23 +156,8 @@ class Transcriber:
         return log_probs[kept], presence
 
 
-def _check_features(bundle: Bundle) -> None:
-    """A bundle trained on other features would give nonsense without an error."""
-    wrong = [
-        f"{section}.{key}: {getattr(bundle, section).get(key)!r}, must be {value!r}"
-        for section, values in features.settings().items()
-        for key, value in values.items()
-        if getattr(bundle, section).get(key) != value
-    ]
-    if wrong:
-        listed = "\n  ".join(wrong)
-        raise EdgeavError(
-            f"{bundle.folder} was made for other features than this edgeav computes:\n  {listed}\n{AGAIN}"
-        )
-
-
-def _blanks(steps: int, blank: int) -> NDArray[np.float32]:
+def _blanks(steps: int, bundle: Bundle) -> NDArray[np.float32]:
     """(steps, V) log-probabilities that say nothing."""
-    log_probs = np.full((steps, blank + 1), IMPOSSIBLE, np.float32)
-    log_probs[:, blank] = 0
+    log_probs = np.full((steps, bundle.labels), IMPOSSIBLE, np.float32)
+    log_probs[:, bundle.blank] = 0
     return log_probs

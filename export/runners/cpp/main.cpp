@@ -115,7 +115,7 @@ int main(int count, char** arguments) try {
   const fs::path folder = arguments[1];
   const std::string text = read_text(folder / "bundle.json");
   const Json bundle = JsonReader(text).read();
-  if (bundle["schema"].string != "edgeav-bundle/1") throw std::runtime_error("unknown bundle schema");
+  if (bundle["schema"].string != "edgeav-bundle/2") throw std::runtime_error("unknown bundle schema");
   if (bundle["engine"].string != "executorch") throw std::runtime_error("not a bundle for executorch");
   const executorch::extension::threadpool::NoThreadPoolGuard one_thread;  // as profiled
   Module module((folder / bundle["model"].string).string());

@@ -17,7 +17,7 @@ import numpy as np
 
 
 def open_model(folder, bundle):
-    """A function (mel, video, presence) -> log_probs."""
+    """A function of the inputs that bundle.json lists, by name -> log_probs."""
     path = str(folder / bundle["model"])
     if bundle["engine"] == "onnxruntime":
         import onnxruntime
@@ -47,25 +47,40 @@ def open_executorch(path, order):
     return run
 
 
-def log_mel(waveform, audio):
-    """(S,) -> (S // hop, mels), normalized over the utterance; settings from bundle.json."""
-    emphasized = np.append(waveform[:1], waveform[1:] - audio["pre_emphasis"] * waveform[:-1])
-    padded = np.pad(emphasized.astype(np.float32), audio["n_fft"] // 2)
+def hear(waveform, features):
+    """(S,) -> what the model is fed: (S,) samples or (S // hop, mels) log-mel, normalized over the utterance."""
+    audio = features["audio"]
+    if audio["kind"] == "samples":
+        return (waveform - waveform.mean()) / np.sqrt(waveform.var() + np.float32(1e-8))
+    emphasized = np.append(waveform[:1], waveform[1:] - audio["pre_emphasis"] * waveform[:-1]).astype(np.float32)
+    padded = np.pad(emphasized, audio["n_fft"] // 2, mode="reflect" if audio["padding"] == "reflect" else "constant")
     frames = np.lib.stride_tricks.sliding_window_view(padded, audio["n_fft"])[:: audio["hop"]]
-    window = np.pad(np.hanning(audio["window"]), (audio["n_fft"] - audio["window"]) // 2)
+    hann = np.hanning(audio["window"] + (audio["window_function"] == "hann-periodic"))[: audio["window"]]
+    left = (audio["n_fft"] - audio["window"]) // 2
+    window = np.pad(hann, (left, audio["n_fft"] - audio["window"] - left))
     power = np.abs(np.fft.rfft(frames[: len(waveform) // audio["hop"]] * window)) ** 2
-    mel = np.log(power @ mel_filters(audio).T + audio["log_floor"])
-    return ((mel - mel.mean(axis=0)) / (mel.std(axis=0, ddof=1) + 1e-5)).astype(np.float32)
+    mel = np.log(power @ mel_filters(audio, features["sample_rate_hz"]).T + audio["log_floor"])
+    if audio["normalize"] == "per-band":
+        mel = (mel - mel.mean(axis=0)) / (mel.std(axis=0, ddof=1) + 1e-5)
+    return mel.astype(np.float32)
 
 
-def mel_filters(audio):
-    """(mels, n_fft / 2 + 1) triangles of unit area on Slaney's scale, which is linear below 1 kHz."""
-    top_mel = 15 + 27 * np.log(audio["sample_rate_hz"] / 2 / 1000) / np.log(6.4)
-    mels = np.linspace(0, top_mel, audio["mels"] + 2)
-    edges = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
+def mel_filters(audio, rate):
+    """(mels, n_fft / 2 + 1) triangles on HTK's scale or Slaney's, which is linear below 1 kHz."""
+    if audio["mel_scale"] == "htk":
+        low, high = (2595 * np.log10(1 + hz / 700) for hz in (audio["low_hz"], audio["high_hz"]))
+        edges = 700 * (10 ** (np.linspace(low, high, audio["mels"] + 2) / 2595) - 1)
+    else:
+        step = np.log(6.4) / 27
+        low, high = (
+            hz * 3 / 200 if hz < 1000 else 15 + np.log(hz / 1000) / step for hz in (audio["low_hz"], audio["high_hz"])
+        )
+        mels = np.linspace(low, high, audio["mels"] + 2)
+        edges = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * step))
     low, mid, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    hz = np.linspace(0, audio["sample_rate_hz"] / 2, audio["n_fft"] // 2 + 1)
-    return np.maximum(0, np.minimum((hz - low) / (mid - low), (high - hz) / (high - mid))) * 2 / (high - low)
+    hz = np.linspace(0, rate / 2, audio["n_fft"] // 2 + 1)
+    triangles = np.maximum(0, np.minimum((hz - low) / (mid - low), (high - hz) / (high - mid)))
+    return triangles * 2 / (high - low) if audio["mel_norm"] == "area" else triangles
 
 
 def greedy_text(log_probs, presence, bundle):
@@ -88,7 +103,7 @@ def check(folder, bundle, model):
             name: np.fromfile(folder / file["file"], "<f4").reshape(file["shape"])
             for name, file in case["files"].items()
         }
-        log_probs = model(**{name: arrays[name] for name in ("mel", "video", "presence")})
+        log_probs = model(**{tensor["name"]: arrays[tensor["name"]] for tensor in bundle["inputs"]})
         difference = float(np.abs(log_probs - arrays["log_probs"]).max())
         well &= difference <= case["tolerance"]
         text = greedy_text(log_probs, arrays["presence"], bundle)
@@ -104,16 +119,23 @@ def transcribe(wav, bundle, model):
         if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (16_000, 1, 2):
             sys.exit(f"{wav}: needs 16 kHz mono 16-bit; edgeav transcribe reads anything")
         waveform = np.frombuffer(file.readframes(file.getnframes()), "<i2") / np.float32(32768)
-    mel = log_mel(waveform, bundle["audio"])
-    rules, side = bundle["steps"], bundle["video"]["crop"]
-    steps = max(-(-len(mel) // rules["mel_frames"]), rules["min"])
+    if bundle["features"]["audio"] is None:
+        sys.exit(f"{wav}: this model reads lips alone")
+    sound, rules = hear(waveform, bundle["features"]), bundle["steps"]
+    heard = -(-len(sound) // rules["audio_frames"])
+    steps = max(heard, rules["min"])
     if steps > rules["max"]:
         sys.exit(f"{wav}: longer than the {rules['max'] / rules['per_second']:g} s the model takes at once")
-    presence = np.zeros((1, steps, 2), np.float32)
-    presence[0, : -(-len(mel) // rules["mel_frames"]), 0] = 1
-    mel = np.pad(mel, ((0, steps * rules["mel_frames"] - len(mel)), (0, 0)))[None]
-    video = np.zeros((1, steps * rules["video_frames"], side, side), np.float32)
-    return greedy_text(model(mel=mel, video=video, presence=presence), presence, bundle)
+    feed = {tensor["name"]: np.zeros(sides(tensor["shape"], steps), np.float32) for tensor in bundle["inputs"]}
+    feed["mel" if "mel" in feed else "samples"][0, : len(sound)] = sound
+    feed["presence"][0, :heard, 0] = 1
+    return greedy_text(model(**feed), feed["presence"], bundle)
+
+
+def sides(shape, steps):
+    """["1", "8N", 80] -> (1, 8 * steps, 80)."""
+    frames = int(shape[1].removesuffix("N") or 1) * steps
+    return (1, frames, *shape[2:])
 
 
 def main():
@@ -122,7 +144,7 @@ def main():
     parser.add_argument("--wav")
     arguments = parser.parse_args()
     bundle = json.loads((arguments.bundle / "bundle.json").read_text("utf-8"))
-    if bundle["schema"] != "edgeav-bundle/1":
+    if bundle["schema"] != "edgeav-bundle/2":
         sys.exit(f"{arguments.bundle}: unknown schema {bundle['schema']}")
     model = open_model(arguments.bundle, bundle)
     if arguments.wav:
