@@ -20,11 +20,11 @@ import torch
 from edgeav.catalog import find_model
 from edgeav.data import augment
 from edgeav.data.corpus import Corpus, Media, Split, open_corpus
-from edgeav.measure import Recognize, Wer, eager, greedy_text, word_error_rate
+from edgeav.measure import Recognizer, Wer, recognizer, word_error_rate
 from edgeav.models import load_model
 from edgeav.results import commit
 from edgeav.run import versions
-from edgeav.runtime.features import SAMPLE_RATE_HZ, model_inputs
+from edgeav.runtime.inputs import SAMPLE_RATE_HZ
 from edgeav.runtime.machine import machine
 
 RESULT = Path(__file__).parent / "results" / "demo_wer.json"
@@ -63,22 +63,20 @@ def main() -> None:
     rows = []
     for corpus in corpora:
         for split in corpus.tests:
-            rows += measure(corpus, split, eager(model), model.config.tokens, babble)
+            rows += measure(corpus, split, recognizer(model), babble)
     facts = {"commit": commit(), "versions": versions(), "cpu": machine()["cpu"], "threads": 1, "rows": rows}
     RESULT.write_text(json.dumps({"model": options.model, **facts}, indent=1) + "\n")
     print(table(rows))
 
 
-def measure(
-    corpus: Corpus, split: Split, recognize: Recognize, tokens: tuple[str, ...], babble: np.ndarray
-) -> list[dict]:
+def measure(corpus: Corpus, split: Split, speech: Recognizer, babble: np.ndarray) -> list[dict]:
     """One row for every condition that the split's clips allow."""
     clips = [(utterance.text, utterance.media()) for utterance in split.utterances]
     rows = []
     for condition in CONDITIONS:
         usable = [(text, media) for text, media in clips if _has(media, condition)]
         if usable:
-            found = _wer(usable, condition, recognize, tokens, babble)
+            found = _wer(usable, condition, speech, babble)
             kind = {
                 "corpus": corpus.name,
                 "split": split.name,
@@ -109,16 +107,15 @@ def _has(media: Media, condition: Condition) -> bool:
     return not (condition.sound and media.waveform is None) and not (condition.lips and media.mouth is None)
 
 
-def _wer(clips: list[tuple[str, Media]], condition: Condition, recognize: Recognize, tokens, babble) -> Wer:
+def _wer(clips: list[tuple[str, Media]], condition: Condition, speech: Recognizer, babble: np.ndarray) -> Wer:
     r, references, texts = np.random.default_rng(0), [], []
     for text, media in clips:
         sound = media.waveform if condition.sound else None
         if sound is not None and condition.snr_db is not None:
             start = int(r.integers(len(babble) - len(sound)))
             sound = augment.add_noise(sound, babble[start : start + len(sound)], condition.snr_db, media.words)
-        inputs = model_inputs(sound, media.mouth if condition.lips else None)
         references.append(text)
-        texts.append(greedy_text(recognize(inputs), inputs, tokens))
+        texts.append(speech.text(sound, media.mouth if condition.lips else None))
     return word_error_rate(references, texts)
 
 

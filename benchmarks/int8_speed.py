@@ -27,6 +27,7 @@ from edgeav.results import commit
 from edgeav.run import versions
 from edgeav.runtime.bench import Workload
 from edgeav.runtime.features import Inputs, empty_inputs
+from edgeav.runtime.inputs import Features
 from edgeav.runtime.machine import machine
 from edgeav.target import Target
 
@@ -85,16 +86,16 @@ def _calibration() -> list[Inputs]:
     """Eight clips of different lengths; one without sound, one without lips."""
     clips = [_noise(steps, seed=steps) for steps in range(12, 44, 4)]
     clips[0].video[:], clips[0].presence[..., 1] = 0, 0
-    clips[1].mel[:], clips[1].presence[..., 0] = 0, 0
+    clips[1].audio[:], clips[1].presence[..., 0] = 0, 0
     return clips
 
 
 def _noise(steps: int, seed: int) -> Inputs:
     """Standardized inputs are noise of deviation 1 as far as ranges go; everything is present."""
     random = np.random.default_rng(seed)
-    inputs = empty_inputs(steps)
-    inputs.mel[:], inputs.video[:] = (
-        random.standard_normal(inputs.mel.shape),
+    inputs = empty_inputs(Features(), steps)
+    inputs.audio[:], inputs.video[:] = (
+        random.standard_normal(inputs.audio.shape),
         random.standard_normal(inputs.video.shape),
     )
     inputs.presence[:] = 1

@@ -87,7 +87,7 @@ class CtcTraining(nn.Module):
     def _streams(self, batch: Batch) -> dict[str, Tensor]:
         """(B, N, D) each; lips are computed only for the rows that have them, they are the dear part."""
         model, streams = self.model, {}
-        if (sound := model.sound(batch.mel, batch.presence)) is not None:
+        if (sound := model.sound(batch.audio, batch.presence)) is not None:
             streams["sound"] = sound
         if (seen := model.lips(batch.video, batch.presence[batch.video_rows])) is not None:
             empty = seen.new_zeros(len(batch.presence), *seen.shape[1:])

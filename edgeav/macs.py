@@ -6,14 +6,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgeav.models import AVModel
-from edgeav.runtime.features import STEPS_PER_SECOND, empty_inputs
+from edgeav.runtime.features import empty_inputs
 
 SECONDS = 4.0  # attention grows with the square of the length: the figure is for an utterance of this length
 
 
 def gmac_per_second(model: AVModel) -> float:
     """Billion multiply-accumulates for one second of sound and picture, within an utterance of 4 s."""
-    inputs = empty_inputs(round(SECONDS * STEPS_PER_SECOND))
+    features = model.config.inputs
+    steps = min(round(SECONDS * features.steps_per_second), model.config.max_steps)
+    inputs = empty_inputs(features, steps)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(*(torch.from_numpy(array) for array in inputs))
-    return round(counter.get_total_flops() / 2 / SECONDS / 1e9, 4)
+    return round(counter.get_total_flops() / 2 / (steps / features.steps_per_second) / 1e9, 4)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from edgeav.data.corpus import Utterance
 from edgeav.models import AVModel
 from edgeav.runtime.ctc import decode
-from edgeav.runtime.features import Inputs
+from edgeav.runtime.features import Inputs, model_inputs
+from edgeav.runtime.inputs import Features
 
 RESAMPLES = 2000
 Recognize = Callable[[Inputs], NDArray[np.float32]]  # Inputs -> (1, N, V) log-probabilities
@@ -40,18 +41,39 @@ class Wer:
         return asdict(self)
 
 
-def transcribe_all(recognize: Recognize, utterances: Iterable[Utterance], tokens: Sequence[str]) -> list[str]:
+@dataclass(frozen=True)
+class Recognizer:
+    """Sound and lips in, text out: a model or a bundle, with what it is fed and what its outputs mean."""
+
+    recognize: Recognize
+    features: Features
+    tokens: Sequence[str]
+    blank: int
+
+    def text(self, waveform: NDArray[np.float32] | None, mouth: NDArray[np.uint8] | None) -> str:
+        """(S,) and (T, 96, 96), either may be None -> the greedy transcript."""
+        inputs = model_inputs(waveform, mouth, self.features)
+        return greedy_text(self.recognize(inputs), inputs, self.tokens, self.blank)
+
+
+def recognizer(model: AVModel) -> Recognizer:
+    """The PyTorch model itself, greedily decoded."""
+    config = model.config
+    return Recognizer(eager(model), config.inputs, config.tokens, config.blank)
+
+
+def transcribe_all(recognizer: Recognizer, utterances: Iterable[Utterance]) -> list[str]:
     """Greedy transcripts, one utterance at a time as a device sees them."""
-    return [greedy_text(recognize(inputs), inputs, tokens) for inputs in (u.inputs() for u in utterances)]
+    return [recognizer.text(media.waveform, media.mouth) for media in (u.media() for u in utterances)]
 
 
-def greedy_text(log_probs: NDArray[np.float32], inputs: Inputs, tokens: Sequence[str]) -> str:
+def greedy_text(log_probs: NDArray[np.float32], inputs: Inputs, tokens: Sequence[str], blank: int) -> str:
     """(1, N, V) -> text, over the steps where something is present."""
-    return decode(log_probs[0], list(tokens), len(tokens), presence=inputs.presence[0]).text
+    return decode(log_probs[0], list(tokens), blank, presence=inputs.presence[0]).text
 
 
 def eager(model: AVModel) -> Recognize:
-    """The PyTorch model itself as a recognizer."""
+    """The PyTorch model itself, from inputs to log-probabilities."""
 
     def recognize(inputs: Inputs) -> NDArray[np.float32]:
         with torch.inference_mode():

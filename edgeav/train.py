@@ -27,9 +27,8 @@ from edgeav.data.cache import DecodedClips
 from edgeav.data.text import load_tokenizer
 from edgeav.errors import EdgeavError
 from edgeav.losses import CtcTraining, Mixture
-from edgeav.measure import eager, greedy_text, word_error_rate
-from edgeav.models import load_model, save_model
-from edgeav.runtime.features import model_inputs
+from edgeav.measure import recognizer, word_error_rate
+from edgeav.models import ModelConfig, load_model, save_model
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -89,7 +88,7 @@ def train(job: Job) -> None:
     first = _resume(folder, training, optimizer, average)
     training.train()
     parallel, optimizer = accelerator.prepare(training, optimizer)
-    batches = _batches(job)
+    batches = _batches(job, averaged.model.config)
     log = _Log(folder, job, first) if accelerator.is_main_process else None
     for step in range(first, job.steps):
         done = step / job.steps
@@ -162,18 +161,16 @@ class _Log:
     def validate(self, step: int, training: CtcTraining) -> None:
         """Greedy WER of the averaged weights on the validation clips: sound with lips, sound alone, lips alone."""
         training.eval()
-        recognize, tokens = eager(training.model), training.model.config.tokens
+        speech, takes = recognizer(training.model), training.model.config.inputs
+        conditions = ("av", "a", "v") if takes.audio and takes.video else ("a",) if takes.audio else ("v",)
         for name, clips in self.valid.items():
             row: dict[str, float] = {}
-            for condition in ("av", "a", "v"):
+            for condition in conditions:
                 references, texts = [], []
                 for index in range(len(clips)):
                     media = clips.media(index)
-                    inputs = model_inputs(
-                        media.waveform if "a" in condition else None,
-                        media.mouth if "v" in condition else None,
-                    )
-                    texts.append(greedy_text(recognize(inputs), inputs, tokens))
+                    sound = media.waveform if "a" in condition else None
+                    texts.append(speech.text(sound, media.mouth if "v" in condition else None))
                     references.append(clips.rows[index].text)
                 row[condition] = word_error_rate(references, texts).wer
             self._say(f"step {step + 1} {name} WER " + " ".join(f"{c} {w:.1f}" for c, w in row.items()))
@@ -194,9 +191,9 @@ def _groups(module: torch.nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _batches(job: Job) -> Batches:
+def _batches(job: Job, config: ModelConfig) -> Batches:
     sources = [Source(DecodedClips(Path(folder)), count, job.longest_s) for folder, count in job.sources]
-    return Batches(sources, load_tokenizer(Path(job.model)), np.load(job.noise, mmap_mode="r"))
+    return Batches(sources, load_tokenizer(Path(job.model)), np.load(job.noise, mmap_mode="r"), config)
 
 
 def _checkpoint(folder: Path, step: int, *parts: torch.nn.Module | torch.optim.Optimizer) -> None:

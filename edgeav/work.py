@@ -17,17 +17,19 @@ from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.explain import Sources
 from edgeav.run import Run, write_json
-from edgeav.runtime.features import MEL_FRAMES_PER_STEP, SAMPLES_PER_STEP, VIDEO_FRAMES_PER_STEP, Inputs, model_inputs
+from edgeav.runtime.features import Inputs, model_inputs
+from edgeav.runtime.inputs import SAMPLE_RATE_HZ, VIDEO_FPS, Features
 from edgeav.spec import validate
 from edgeav.target import Precision, Target
 
 if TYPE_CHECKING:
     from edgeav.data.cache import DecodedClips
-    from edgeav.measure import Recognize
+    from edgeav.data.corpus import Media
+    from edgeav.measure import Recognizer
     from edgeav.quant.plan import Calibration
     from edgeav.runtime.bundle import Bundle
 
-GOLDEN_STEPS = 16  # 1.28 s: half a megabyte of pixels, long enough for several words
+GOLDEN_S = (0.64, 1.92)  # of a clip: half a megabyte of pixels, long enough for several words
 
 
 def starting_model(run: Run) -> Path:
@@ -49,104 +51,103 @@ def export_bundle(run: Run, model_folder: Path, target: Target, precision: Preci
     from edgeav.models import load_model
     from edgeav.quant.plan import load_plan
 
-    plan = load_plan(model_folder) if precision == "int8" else None
-    calibration = calibration_inputs(run, plan.calibration) if plan and plan.calibration else []
-    return export(load_model(model_folder), target, precision, calibration, golden_inputs(run), out, plan)
+    model, plan = load_model(model_folder), load_plan(model_folder) if precision == "int8" else None
+    takes = model.config.inputs
+    calibration = calibration_inputs(run, plan.calibration, takes) if plan and plan.calibration else []
+    return export(model, target, precision, calibration, golden_inputs(run, takes), out, plan)
 
 
 class CalibrationInputs(Sequence[Inputs]):
     """Training clips as inputs, made when asked for: the memory is that of one clip, however many there are.
 
-    Every eighth is heard but not seen, every eighth seen but not heard: ranges from complete clips alone would cut off
-    what a missing camera does to the fusion.
+    For a model of both, every eighth is heard but not seen, every eighth seen but not heard: ranges from complete clips
+    alone would cut off what a missing camera does to the fusion.
     """
 
-    def __init__(self, clips: DecodedClips) -> None:
-        self.clips = clips
+    def __init__(self, clips: DecodedClips, features: Features) -> None:
+        self.clips, self.features = clips, features
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index):  # type: ignore[override]
-        media = self.clips.media(range(len(self.clips))[index])
-        sound = None if index % 8 == 6 and media.mouth is not None else media.waveform
-        lips = None if index % 8 == 7 and media.waveform is not None else media.mouth
-        return model_inputs(sound, lips)
+        sound, lips = _taken(self.clips.media(range(len(self.clips))[index]), self.features)
+        if sound is not None and lips is not None:
+            sound, lips = None if index % 8 == 6 else sound, None if index % 8 == 7 else lips
+        return model_inputs(sound, lips, self.features)
 
 
-def calibration_inputs(run: Run, plan: Calibration) -> CalibrationInputs:
+def calibration_inputs(run: Run, plan: Calibration, features: Features) -> CalibrationInputs:
     """The clips that the quantize stage chose, decoded once for all targets."""
     clips = run.corpus.calibration(plan.utterances, plan.seed)
-    return CalibrationInputs(
-        run.decoded(run.recipe.corpus, run.recipe.seed, f"calibration-{plan.utterances}-{plan.seed}", clips)
-    )
+    name = f"calibration-{plan.utterances}-{plan.seed}"
+    return CalibrationInputs(run.decoded(run.recipe.corpus, run.recipe.seed, name, clips), features)
 
 
-def golden_inputs(run: Run) -> list[tuple[np.ndarray | None, Inputs]]:
-    """The middle of one training clip, with the waveform its log-mel came from."""
-    media = run.corpus.calibration(1, run.recipe.seed)[0].media()
-    sound = (
-        None if media.waveform is None else media.waveform[8 * SAMPLES_PER_STEP :][: GOLDEN_STEPS * SAMPLES_PER_STEP]
-    )
-    lips = (
-        None
-        if media.mouth is None
-        else media.mouth[8 * VIDEO_FRAMES_PER_STEP :][: GOLDEN_STEPS * VIDEO_FRAMES_PER_STEP]
-    )
-    return [(sound, model_inputs(sound, lips))]
+def golden_inputs(run: Run, features: Features) -> list[tuple[np.ndarray | None, Inputs]]:
+    """The middle of one training clip, with the waveform its features came from."""
+    sound, lips = _taken(run.corpus.calibration(1, run.recipe.seed)[0].media(), features)
+    start_s, stop_s = GOLDEN_S
+    sound = None if sound is None else sound[round(start_s * SAMPLE_RATE_HZ) : round(stop_s * SAMPLE_RATE_HZ)]
+    lips = None if lips is None else lips[round(start_s * VIDEO_FPS) : round(stop_s * VIDEO_FPS)]
+    return [(sound, model_inputs(sound, lips, features))]
 
 
 def measure_eager(run: Run, model_folder: Path, out: Path) -> None:
     """WER of the PyTorch model itself, and what it costs to compute."""
     from edgeav.macs import gmac_per_second
-    from edgeav.measure import eager
+    from edgeav.measure import recognizer
     from edgeav.models import load_model
 
     model = load_model(model_folder)
     params = sum(p.numel() for p in model.parameters())
     write_json(out / "model.json", {"params": params, "gmac_per_second": gmac_per_second(model)})
-    _measure(run, eager(model), model.config.tokens, out)
+    _measure(run, recognizer(model), out)
 
 
 def measure_bundle(run: Run, bundle_folder: Path, model_folder: Path, out: Path) -> None:
     """Reload the bundle in its engine; WER on every test split, and parity with PyTorch at several lengths."""
     from edgeav.exporters.parity import compare
+    from edgeav.measure import Recognizer
     from edgeav.models import load_model
     from edgeav.runtime.bundle import read_bundle
     from edgeav.runtime.engines import open_engine
 
     bundle = read_bundle(bundle_folder)
-    parity = compare(bundle, load_model(model_folder), list(parity_cases(run)))
+    parity = compare(bundle, load_model(model_folder), list(parity_cases(run, bundle.features)))
     write_json(out / "parity.json", parity.as_dict())
     engine = open_engine(bundle)
-    _measure(run, lambda inputs: engine.run(*inputs), bundle.tokens, out)
+    _measure(run, Recognizer(lambda x: engine.run(*x), bundle.features, bundle.tokens, bundle.blank), out)
 
 
-def parity_cases(run: Run) -> Iterator[Inputs]:
-    """Three test clips at three lengths: complete, heard, seen, and padded as in a batch.
+def parity_cases(run: Run, features: Features) -> Iterator[Inputs]:
+    """Three test clips at three lengths: complete, padded as in a batch, and if the model takes both heard, seen.
 
     The clips of a corpus may all be equally long, so the shortest and the middle one are cut.
     """
     clips = next(iter(test_clips(run).values()))
     order = sorted(range(len(clips)), key=lambda index: clips.rows[index].duration_s)
     for index, share in ((order[0], 0.4), (order[len(order) // 2], 0.7), (order[-1], 1.0)):
-        media = clips.media(index)
-        sound = None if media.waveform is None else media.waveform[: round(share * len(media.waveform))]
-        lips = None if media.mouth is None else media.mouth[: round(share * len(media.mouth))]
-        yield model_inputs(sound, lips)
-        yield model_inputs(sound, None)
-        yield model_inputs(None, lips)
-        yield padded(model_inputs(sound, lips), 5)
+        sound, lips = _taken(clips.media(index), features)
+        sound = None if sound is None else sound[: round(share * len(sound))]
+        lips = None if lips is None else lips[: round(share * len(lips))]
+        yield model_inputs(sound, lips, features)
+        if features.audio and features.video:
+            yield model_inputs(sound, None, features)
+            yield model_inputs(None, lips, features)
+        yield padded(model_inputs(sound, lips, features), 5)
 
 
 def padded(inputs: Inputs, steps: int) -> Inputs:
     """The same utterance with `steps` empty steps behind it, which its output must not notice."""
-    frames = (steps * MEL_FRAMES_PER_STEP, steps * VIDEO_FRAMES_PER_STEP, steps)
-    grown = [
-        np.pad(array, ((0, 0), (0, more), *((0, 0),) * (array.ndim - 2)))
-        for array, more in zip(inputs, frames, strict=True)
-    ]
-    return Inputs(*grown)
+    more = [steps * (array.shape[1] // inputs.steps) for array in inputs]  # frames of each in that many steps
+    sides = [((0, 0), (0, count), *((0, 0),) * (array.ndim - 2)) for array, count in zip(inputs, more, strict=True)]
+    return Inputs(*(np.pad(array, side) for array, side in zip(inputs, sides, strict=True)))
+
+
+def _taken(media: Media, features: Features) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The sound and the lips of a clip, None for what the model does not take."""
+    return media.waveform if features.audio else None, media.mouth if features.video else None
 
 
 def profile_bundles(bundles: Sequence[Path], device: Device, out: Path) -> None:
@@ -167,9 +168,9 @@ def test_clips(run: Run) -> dict[str, DecodedClips]:
     return clips
 
 
-def _measure(run: Run, recognize: Recognize, tokens: Sequence[str], out: Path) -> None:
+def _measure(run: Run, recognizer: Recognizer, out: Path) -> None:
     """Transcripts of every test clip as JSON lines, and the WER of every split."""
-    from edgeav.measure import greedy_text, word_error_rate
+    from edgeav.measure import word_error_rate
 
     rates = {}
     with (out / "transcripts.jsonl").open("w", encoding="utf-8") as file:
@@ -179,8 +180,7 @@ def _measure(run: Run, recognize: Recognize, tokens: Sequence[str], out: Path) -
                 range(len(clips)), f"{out.name.strip('.').removesuffix('.part')} on {split}"
             ):
                 media = clips.media(index)
-                inputs = model_inputs(media.waveform, media.mouth)
-                texts.append(greedy_text(recognize(inputs), inputs, tokens))
+                texts.append(recognizer.text(media.waveform, media.mouth))
                 references.append(clips.rows[index].text)
                 row = {"split": split, "index": index, "reference": references[-1], "text": texts[-1]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

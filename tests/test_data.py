@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 from edgeav.data import augment
-from edgeav.data.batch import NO_LABEL, Batches, Disturbance, Source
-from edgeav.data.cache import decode
+from edgeav.data.batch import NO_LABEL, Batches, Disturbance, Source, mask
+from edgeav.data.cache import DecodedClips, decode
 from edgeav.data.corpus import Media, Utterance, open_corpus
 from edgeav.data.synthetic import GRAMMAR
 from edgeav.data.text import Tokenizer, train_tokenizer
 from edgeav.errors import EdgeavError
+from edgeav.models import ModelConfig
 from edgeav.progress import Progress
-from edgeav.runtime.features import SAMPLE_RATE_HZ
+from edgeav.runtime.features import hear
+from edgeav.runtime.inputs import SAMPLE_RATE_HZ, Features, LogMel, Mouth, Samples
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_a_faster_clip_is_shorter_in_sound_and_picture_alike() -> None:
 
 def test_moving_the_camera_keeps_the_crop_size_and_range() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (5, 96, 96), np.uint8)
-    moved = augment.move_camera(frames, np.random.default_rng(1))
+    moved = augment.move_camera(frames, 88, np.random.default_rng(1))
     assert moved.shape == (5, 88, 88) and moved.min() >= 0 and moved.max() <= 255
 
 
@@ -128,17 +130,61 @@ def test_text_survives_the_tokenizer_and_grammar_words_are_one_piece(tokenizer: 
         assert len(ids) == 6
 
 
-def test_batches_depend_on_seed_step_and_rank_alone(tmp_path: Path, tokenizer: Tokenizer) -> None:
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> DecodedClips:
+    """The first four clips of the drawn corpus."""
+    folder = tmp_path_factory.mktemp("clips") / "clips"
+    return decode(list(open_corpus("demo").train[:4]), folder, workers=1, progress=Progress(), label="")
+
+
+def test_batches_depend_on_seed_step_and_rank_alone(clips: DecodedClips, tokenizer: Tokenizer) -> None:
     utterances: list[Utterance] = list(open_corpus("demo").train[:4])
-    clips = decode(utterances, tmp_path / "clips", workers=1, progress=Progress(), label="")
     assert [clips.rows[i].text for i in range(4)] == [u.text for u in utterances]
     np.testing.assert_array_equal(clips.media(2).mouth, utterances[2].media().mouth)
     noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ * 20).astype(np.float32)
-    batches = Batches([Source(clips, 3, longest_s=10.0)], tokenizer, noise)
+    batches = Batches([Source(clips, 3, longest_s=10.0)], tokenizer, noise, ModelConfig(tokens=tokenizer.tokens))
     one, again, other = (batches.batch(1, 5, rank, Disturbance(0.5)) for rank in (0, 0, 1))
-    assert (one.mel == again.mel).all() and (one.video == again.video).all()
-    assert one.mel.shape != other.mel.shape or (one.mel != other.mel).any()
+    assert (one.audio == again.audio).all() and (one.video == again.video).all()
+    assert one.audio.shape != other.audio.shape or (one.audio != other.audio).any()
     assert len(one.target_lengths) == 3 and one.presence.shape[:2] == one.labels.shape
+
+
+@pytest.mark.parametrize(
+    ("takes", "audio", "video"),
+    [
+        (Features(audio=LogMel(mels=64, normalize="none"), video=None), (64,), (0, 0)),
+        (Features(audio=None, video=Mouth(crop=64, normalize="fixed")), (), (64, 64)),
+        (Features(step_ms=40), (80,), (88, 88)),
+        (Features(step_ms=40, audio=Samples()), (), (88, 88)),
+    ],
+)
+def test_batches_are_what_the_model_takes_at_its_own_clock(
+    takes: Features, audio: tuple, video: tuple, clips: DecodedClips, tokenizer: Tokenizer
+) -> None:
+    config = ModelConfig.model_construct(inputs=takes, tokens=("<blank>", *tokenizer.tokens), blank_index=0)
+    noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ * 20).astype(np.float32)
+    batch = Batches([Source(clips, 4, longest_s=10.0)], tokenizer, noise, config).batch(1, 5, 0, Disturbance(0.5))
+    steps = int(batch.steps.max())
+    assert batch.presence.shape == (4, steps, 2) and batch.labels.shape == (4, steps)
+    assert batch.audio.shape == (4, takes.audio_frames * steps, *audio)
+    assert batch.video.shape == (len(batch.video_rows), takes.video_frames * steps, *video)
+    present = batch.presence.amax(dim=(0, 1)) > 0
+    assert present.tolist() == [takes.audio is not None, takes.video is not None]
+    longest_s = max(row.duration_s for row in clips.rows) / 0.85  # the slowest tempo
+    assert steps <= longest_s * takes.steps_per_second + 2
+    assert int(batch.labels[batch.labels != NO_LABEL].min()) == 0  # the blank of this model
+
+
+def test_what_is_masked_of_a_log_mel_that_is_not_normalized_becomes_its_mean() -> None:
+    takes = Features(audio=LogMel(normalize="none"), video=None)
+    sound = np.random.default_rng(2).standard_normal(SAMPLE_RATE_HZ).astype(np.float32)
+    plain = hear(sound, takes)
+    assert plain is not None
+    masked = mask(plain.copy(), takes, np.random.default_rng(3))
+    changed = np.abs(masked - plain) > 1e-3
+    mean = np.broadcast_to(plain.mean(axis=0), plain.shape)
+    assert 0 < changed.sum() < plain.size / 2
+    np.testing.assert_allclose(masked[changed], mean[changed], atol=1e-3)
 
 
 @dataclass(frozen=True)
@@ -160,7 +206,7 @@ def test_clips_that_all_lack_one_modality_are_decoded_too(kept: str, tmp_path: P
 
 
 def test_frame_labels_name_the_word_spoken_then_and_blank_in_silence(tokenizer: Tokenizer) -> None:
-    batches = Batches([], tokenizer, np.zeros(1, np.float32))
+    batches = Batches([], tokenizer, np.zeros(1, np.float32), ModelConfig(tokens=tokenizer.tokens))
     labels = batches.labels([("blue", 0.8, 1.6)], 25)  # steps of 80 ms: 10 to 19
     assert set(labels[10:20]) == set(tokenizer.encode("blue"))
     assert set(labels[:10]) == set(labels[20:]) == {len(tokenizer.tokens)}

@@ -10,7 +10,7 @@ import pytest
 from edgeav.catalog import find_model, list_models
 from edgeav.data.corpus import Utterance, open_corpus
 from edgeav.data.text import load_tokenizer
-from edgeav.measure import Recognize, eager, transcribe_all, word_error_rate
+from edgeav.measure import recognizer, transcribe_all, word_error_rate
 from edgeav.models import AVModel, load_model
 
 DEMO = "av-fast-conformer-demo"
@@ -22,18 +22,18 @@ def model() -> AVModel:
     return load_model(find_model(DEMO))
 
 
-def wer(recognize: Recognize, utterances: Sequence[Utterance], tokens: Sequence[str]) -> float:
-    return word_error_rate([u.text for u in utterances], transcribe_all(recognize, utterances, tokens)).wer
+def wer(model: AVModel, utterances: Sequence[Utterance]) -> float:
+    return word_error_rate([u.text for u in utterances], transcribe_all(recognizer(model), utterances)).wer
 
 
 def test_it_recognizes_voices_and_faces_it_never_met(model: AVModel) -> None:
     clips = open_corpus("demo").tests[0].utterances[:SAMPLE]
-    assert wer(eager(model), clips, model.config.tokens) < 20
+    assert wer(model, clips) < 20
 
 
 def test_it_recognizes_real_clips_of_a_speaker_it_knows(model: AVModel, grid: Path) -> None:
     clips = next(s for s in open_corpus(str(grid)).tests if s.name == "test_seen").utterances[:SAMPLE]
-    assert wer(eager(model), clips, model.config.tokens) < 15
+    assert wer(model, clips) < 15
 
 
 def test_its_tokens_are_its_tokenizers_and_its_files_are_small() -> None:

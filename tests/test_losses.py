@@ -65,7 +65,7 @@ def test_every_kind_of_model_learns_two_clips_and_search_finds_their_texts(hears
         optimizer.step()
     learned = training.model.eval()
     with torch.no_grad():
-        encoded = learned.encode(data.mel, data.video, data.presence)[-1]
+        encoded = learned.encode(data.audio, data.video, data.presence)[-1]
         log_probs = learned.head(encoded).log_softmax(-1)
     together = joint_beam_search(learned, encoded, learned.valid(data.presence), Search(beam=5, ctc_weight=0.5))
     assert [list(found[0].tokens) for found in together] == TEXTS
@@ -102,7 +102,7 @@ def test_a_model_with_a_ctc_head_alone_has_no_other_loss_on_the_text() -> None:
 def test_intermediate_ctc_is_the_loss_of_the_same_head_behind_that_block() -> None:
     training = CtcTraining(model()).eval()
     data, recognizer = batch(training.model), training.model
-    middle = recognizer.head(recognizer.encode(data.mel, data.video, data.presence)[1]).log_softmax(-1)
+    middle = recognizer.head(recognizer.encode(data.audio, data.video, data.presence)[1]).log_softmax(-1)
     expected = [
         F.ctc_loss(row[:n], torch.tensor(text), torch.tensor(n), torch.tensor(len(text)), blank=4)  # per token of text
         for row, n, text in zip(middle, (9, 6), TEXTS, strict=True)

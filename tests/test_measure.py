@@ -10,6 +10,7 @@ from edgeav.macs import gmac_per_second
 from edgeav.measure import eager, greedy_text, wer_increase, word_error_rate
 from edgeav.models import random_model
 from edgeav.runtime.features import empty_inputs
+from edgeav.runtime.inputs import Features
 
 REFERENCES = ["bin blue at f two now", "set red by a one soon"] * 60
 
@@ -51,16 +52,16 @@ def test_a_difference_is_resampled_in_pairs_so_common_errors_cancel() -> None:
 
 
 def test_greedy_text_ignores_steps_where_nothing_is_present() -> None:
-    inputs = empty_inputs(4)
+    inputs = empty_inputs(Features(), 4)
     inputs.presence[0, :2] = 1
     log_probs = np.full((1, 4, 3), -5, np.float32)
     log_probs[0, [0, 1, 2, 3], [0, 2, 1, 1]] = 0
-    assert greedy_text(log_probs, inputs, ("▁a", "▁b")) == "a"
+    assert greedy_text(log_probs, inputs, ("▁a", "▁b"), 2) == "a"
 
 
 def test_an_eager_model_recognizes_arrays_without_gradients() -> None:
     model = random_model()
-    out = eager(model)(empty_inputs(5))
+    out = eager(model)(empty_inputs(Features(), 5))
     assert isinstance(out, np.ndarray) and out.shape == (1, 5, 5) and out.dtype == np.float32
 
 

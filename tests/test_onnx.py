@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tiny_av import all_kinds, calibration, clip, tiny_model
+from tiny_av import OURS, all_kinds, calibration, clip, tiny_model
 
 from edgeav.exporters.onnx import integer_modules, quantize_onnx, write_onnx
 from edgeav.exporters.parity import eager_log_probs, largest_difference
@@ -17,6 +17,7 @@ from edgeav.quant.census import macs_by_module
 from edgeav.quant.plan import Plan
 from edgeav.runtime.features import Inputs
 
+NAMES = OURS.names
 LARGEST_RANGE = 100  # activations span about 10; the attention mask spans 10,000
 
 
@@ -93,7 +94,7 @@ def _session(path: Path, severity: int = 3) -> onnxruntime.InferenceSession:
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: Inputs) -> np.ndarray:
-    return np.asarray(session.run(["log_probs"], inputs._asdict())[0])
+    return np.asarray(session.run(["log_probs"], inputs.named(NAMES))[0])
 
 
 @pytest.mark.parametrize("clips", [1, 31, 32, 64, 256, 992, 1024])

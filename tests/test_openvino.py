@@ -6,7 +6,7 @@ from pathlib import Path
 
 import openvino
 import pytest
-from tiny_av import all_kinds, calibration, tiny_model
+from tiny_av import OURS, all_kinds, calibration, tiny_model
 
 from edgeav.exporters.onnx import write_onnx
 from edgeav.exporters.openvino import integer_modules, write_openvino, write_quantized_openvino
@@ -71,6 +71,6 @@ def _largest_difference(path: Path) -> float:
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled, model = openvino.Core().compile_model(path, "CPU", settings), tiny_model()
     return max(
-        largest_difference(compiled(inputs._asdict())["log_probs"], eager_log_probs(model, inputs), inputs)
+        largest_difference(compiled(inputs.named(OURS.names))["log_probs"], eager_log_probs(model, inputs), inputs)
         for inputs in all_kinds()
     )

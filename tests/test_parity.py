@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_av import TOKENS, all_kinds, calibration, clip, target, tiny_model
+from tiny_av import OURS, TOKENS, all_kinds, calibration, clip, target, tiny_model
 
 from edgeav.errors import EdgeavError
 from edgeav.exporters import export
@@ -26,7 +26,7 @@ def model() -> AVModel:
 @pytest.fixture(scope="module")
 def bundle(model: AVModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     waveform = np.random.default_rng(0).standard_normal(16 * 1280).astype(np.float32) * 0.1
-    golden = [(waveform, model_inputs(waveform, None)), (None, clip(16, seed=8))]
+    golden = [(waveform, model_inputs(waveform, None, OURS)), (None, clip(16, seed=8))]
     return export(model, target("onnxruntime"), "fp32", [], golden, tmp_path_factory.mktemp("fp32"))
 
 
@@ -74,7 +74,7 @@ def test_golden_vectors_replay_and_hold_the_waveform_they_began_with(bundle: Bun
             answer = engine.run(case.arrays["mel"], case.arrays["video"], case.arrays["presence"])
             assert np.abs(answer - case.arrays["log_probs"]).max() <= case.tolerance
     heard = bundle.golden_cases()[0]
-    np.testing.assert_array_equal(model_inputs(heard.arrays["waveform"], None).mel, heard.arrays["mel"])
+    np.testing.assert_array_equal(model_inputs(heard.arrays["waveform"], None, OURS).audio, heard.arrays["mel"])
 
 
 def test_an_int8_bundle_is_smaller_and_says_how_much_of_it_is_integer(bundle: Bundle, int8_bundle: Bundle) -> None:

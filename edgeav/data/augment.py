@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeav.data.corpus import Word
-from edgeav.runtime.features import CROP, MOUTH, SAMPLE_RATE_HZ
+from edgeav.runtime.inputs import MOUTH, SAMPLE_RATE_HZ
 
 Array = NDArray[np.float32]
 Rng = np.random.Generator
@@ -60,19 +60,19 @@ def babble(voices: Sequence[Array], seconds: int, r: Rng) -> Array:
     return np.concatenate(parts).astype(np.float32)
 
 
-def move_camera(frames: NDArray[np.uint8], r: Rng) -> Array:
-    """(T, 96, 96) -> (T, 88, 88): one random turn, zoom, shift, mirror and gamma for the clip."""
+def move_camera(frames: NDArray[np.uint8], side: int, r: Rng) -> Array:
+    """(T, 96, 96) -> (T, side, side): one random turn, zoom, shift, mirror and gamma for the clip."""
     move = cv2.getRotationMatrix2D((MOUTH / 2, MOUTH / 2), r.uniform(-8, 8), r.uniform(0.87, 1.15))
-    move[:, 2] += r.uniform(-6, 6, 2) - (MOUTH - CROP) / 2
+    move[:, 2] += r.uniform(-6, 6, 2) - (MOUTH - side) / 2
     if r.random() < 0.5:
-        move = np.array([[-1, 0, CROP - 1.0], [0, 1, 0]]) @ np.vstack([move, [0, 0, 1]])
-    warp = [cv2.warpAffine(f, move, (CROP, CROP), borderMode=cv2.BORDER_REPLICATE) for f in frames]
+        move = np.array([[-1, 0, side - 1.0], [0, 1, 0]]) @ np.vstack([move, [0, 0, 1]])
+    warp = [cv2.warpAffine(f, move, (side, side), borderMode=cv2.BORDER_REPLICATE) for f in frames]
     moved = np.stack(warp).astype(np.float32)
     return (255 * (moved / 255) ** np.float32(r.uniform(0.75, 1.3))).astype(np.float32)
 
 
 def roughen(video: Array, r: Rng) -> Array:
-    """(T, 88, 88) standardized -> the same with camera noise now and then, and up to two gaps of one or two frames."""
+    """(T, H, W) normalized -> the same with camera noise now and then, and up to two gaps of one or two frames."""
     if r.random() < 0.3:
         noise = r.standard_normal(video.shape, np.float32) * np.float32(r.uniform(0.02, 0.2))
         video = (video + noise).astype(np.float32)
@@ -83,16 +83,23 @@ def roughen(video: Array, r: Rng) -> Array:
     return video
 
 
-def mask_mel(mel: Array, r: Rng, masks: int = 2, bands: int = 15, frames: int = 7) -> Array:
-    """(T, 80) -> the same with `masks` bands and `masks` stretches of time set to the mean; changes `mel`."""
+def mask_mel(mel: Array, r: Rng, masks: int = 2, frames: int = 7) -> Array:
+    """(T, mels) of mean 0 -> the same with `masks` bands and `masks` stretches of time set to 0; changes `mel`."""
+    bands = mel.shape[1] * 15 // 80  # at most
     for _ in range(masks):
         width = int(r.integers(0, bands + 1))
         start = int(r.integers(0, mel.shape[1] - width))
         mel[:, start : start + width] = 0
-        width = int(r.integers(0, frames + 1))
-        start = int(r.integers(0, max(1, len(mel) - width)))
-        mel[start : start + width] = 0
+        mask_time(mel, r, frames)
     return mel
+
+
+def mask_time(frames: Array, r: Rng, longest: int) -> Array:
+    """(T, ...) of mean 0 -> the same with one stretch of up to `longest` set to 0; changes `frames`."""
+    width = int(r.integers(0, longest + 1))
+    start = int(r.integers(0, max(1, len(frames) - width)))
+    frames[start : start + width] = 0
+    return frames
 
 
 def _talker(voices: Sequence[Array], length: int, r: Rng) -> Array:

@@ -18,17 +18,12 @@ from edgeav.data import augment
 from edgeav.data.cache import DecodedClips
 from edgeav.data.corpus import Media, Word
 from edgeav.data.text import Tokenizer
-from edgeav.runtime.features import (
-    STEPS_PER_SECOND,
-    Inputs,
-    empty_inputs,
-    log_mel,
-    normalize_mel,
-    pack,
-    standardize_video,
-)
+from edgeav.models.config import ModelConfig
+from edgeav.runtime.features import Inputs, empty_inputs, hear, normalize_video, pack
+from edgeav.runtime.inputs import SAMPLE_RATE_HZ, Features, LogMel
 
 NO_LABEL = -1
+MASK = SAMPLE_RATE_HZ * 7 // 100  # samples: 70 ms at most, as in a log-mel
 MODALITIES = {"both": 0.45, "sound": 0.20, "lips": 0.35}  # lips alone are hardest: they get the larger share
 
 
@@ -55,9 +50,10 @@ class Disturbance:
 
 @dataclass(frozen=True)
 class Batch:
-    """mel (B, 8N, 80), video (R, 2N, 88, 88) of the R rows that have one, presence (B, N, 2), labels (B, N) or -1."""
+    """audio (B, T, mels) or (B, S), video (R, T, crop, crop) of the R rows that have one, presence (B, N, 2),
+    labels (B, N) or -1. Without frames: what the model does not take."""
 
-    mel: Tensor
+    audio: Tensor
     video: Tensor
     video_rows: Tensor
     presence: Tensor
@@ -68,10 +64,14 @@ class Batch:
 
 
 class Batches:
-    """`batch(step)` makes the batch of that step; `noise` is a long recording to draw disturbance from."""
+    """`batch(step)` makes the batch of that step for a model of `config`; `noise` is a long recording to draw
+    disturbance from."""
 
-    def __init__(self, sources: Sequence[Source], tokenizer: Tokenizer, noise: NDArray[np.float32]) -> None:
+    def __init__(
+        self, sources: Sequence[Source], tokenizer: Tokenizer, noise: NDArray[np.float32], config: ModelConfig
+    ) -> None:
         self.sources, self.tokenizer, self.noise = sources, tokenizer, noise
+        self.features, self.blank = config.inputs, config.blank
 
     def batch(self, seed: int, step: int, rank: int, disturbance: Disturbance) -> Batch:
         r = np.random.default_rng([seed, step, rank])
@@ -79,19 +79,17 @@ class Batches:
         for number, source in enumerate(self.sources):
             for slot in range(source.per_batch):
                 index = _nth(source.usable, step * source.per_batch + slot, [seed, rank, number])
-                media = _choose_modality(source.clips.media(index), r)
-                items.append((*disturb(media, self.noise, disturbance, r), source.clips.rows[index].text))
-        return collate(
-            [(inputs, self.labels(words, inputs.steps), text) for inputs, words, text in items],
-            self.tokenizer,
-        )
+                media = _choose_modality(_taken(source.clips.media(index), self.features), r)
+                inputs, words = disturb(media, self.noise, disturbance, self.features, r)
+                items.append((inputs, self.labels(words, inputs.steps), source.clips.rows[index].text))
+        return collate(items, self.tokenizer, self.features)
 
     def labels(self, words: Sequence[Word], steps: int) -> NDArray[np.int64]:
         """(N,): the token spoken at the middle of each step, blank in silence, -1 where word times are not known."""
         if not words:
             return np.full(steps, NO_LABEL)
-        out = np.full(steps, len(self.tokenizer.tokens))
-        time = (np.arange(steps) + 0.5) / STEPS_PER_SECOND
+        out = np.full(steps, self.blank)
+        time = (np.arange(steps) + 0.5) / self.features.steps_per_second
         for word, start, end in words:
             ids = self.tokenizer.encode(word)
             spoken = np.flatnonzero((time >= start) & (time < end))
@@ -100,12 +98,16 @@ class Batches:
 
 
 def disturb(
-    media: Media, noise: NDArray[np.float32], disturbance: Disturbance, r: np.random.Generator
+    media: Media,
+    noise: NDArray[np.float32],
+    disturbance: Disturbance,
+    features: Features,
+    r: np.random.Generator,
 ) -> tuple[Inputs, Sequence[Word]]:
     """One clip as training sees it, and its word times after the change of tempo."""
     factor = float(r.uniform(0.85, 1.18)) if r.random() < 0.7 else 1.0
     words = [(word, start / factor, end / factor) for word, start, end in media.words]
-    mel = video = None
+    audio = video = None
     if media.waveform is not None:
         sound = augment.stretch(media.waveform, factor)
         if r.random() < disturbance.share:
@@ -113,28 +115,39 @@ def disturb(
             sound = augment.add_noise(
                 sound, noise[start : start + len(sound)], float(r.uniform(*disturbance.snr_db)), words
             )
-        mel = augment.mask_mel(normalize_mel(log_mel(sound)), r)
-    if media.mouth is not None:
-        frames = augment.stretch_frames(media.mouth, factor)
-        video = augment.roughen(standardize_video(augment.move_camera(frames, r)), r)
-    return pack(mel, video), words
+        heard = hear(sound, features)
+        audio = None if heard is None else mask(heard, features, r)
+    if media.mouth is not None and features.video is not None:
+        moved = augment.move_camera(augment.stretch_frames(media.mouth, factor), features.video.crop, r)
+        video = augment.roughen(normalize_video(moved, features.video), r)
+    return pack(audio, video, features), words
 
 
-def collate(items: Sequence[tuple[Inputs, NDArray[np.int64], str]], tokenizer: Tokenizer) -> Batch:
+def mask(audio: NDArray[np.float32], features: Features, r: np.random.Generator) -> NDArray[np.float32]:
+    """What `hear` gave, with short stretches, and bands of a log-mel, set to the mean; changes `audio`."""
+    if not isinstance(features.audio, LogMel):
+        return augment.mask_time(augment.mask_time(audio, r, MASK), r, MASK)
+    if features.audio.normalize == "per-band":  # the mean is 0
+        return augment.mask_mel(audio, r)
+    mean = audio.mean(axis=0)
+    return augment.mask_mel(audio - mean, r) + mean
+
+
+def collate(items: Sequence[tuple[Inputs, NDArray[np.int64], str]], tokenizer: Tokenizer, features: Features) -> Batch:
     """Pad to the longest."""
     steps = max(inputs.steps for inputs, _, _ in items)
-    padded = empty_inputs(steps, len(items))
+    padded = empty_inputs(features, steps, len(items))
     labels = np.full((len(items), steps), NO_LABEL)
     for row, (inputs, label, _) in enumerate(items):
         for whole, part in zip(padded, inputs, strict=True):
             whole[row, : part.shape[1]] = part[0]
         labels[row, : len(label)] = label
     rows = np.flatnonzero(padded.presence[:, :, 1].any(axis=1))
-    if not len(rows):
+    if not len(rows) and features.video:
         rows = np.zeros(1, int)  # a black clip nobody looks at: every process must touch the same parameters
     tokens = [tokenizer.encode(text) for _, _, text in items]
     return Batch(
-        mel=torch.from_numpy(padded.mel),
+        audio=torch.from_numpy(padded.audio),
         video=torch.from_numpy(padded.video[rows]),
         video_rows=torch.from_numpy(rows),
         presence=torch.from_numpy(padded.presence),
@@ -143,6 +156,11 @@ def collate(items: Sequence[tuple[Inputs, NDArray[np.int64], str]], tokenizer: T
         targets=torch.tensor([t for ids in tokens for t in ids]),
         target_lengths=torch.tensor([len(ids) for ids in tokens]),
     )
+
+
+def _taken(media: Media, features: Features) -> Media:
+    """The clip without what the model does not take."""
+    return Media(media.waveform if features.audio else None, media.mouth if features.video else None, media.words)
 
 
 def _choose_modality(media: Media, r: np.random.Generator) -> Media:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgeav.errors import EdgeavError
 from edgeav.runtime.features import Inputs, model_inputs
+from edgeav.runtime.inputs import Features
 
 Word = tuple[str, float, float]
 Familiarity = Literal["seen", "unseen", "mixed", "unknown"]
@@ -51,10 +52,10 @@ class Utterance:
     def media(self) -> Media:
         return self.source.read()
 
-    def inputs(self) -> Inputs:
-        """What a model is given."""
+    def inputs(self, features: Features) -> Inputs:
+        """What a model of these features is given."""
         media = self.media()
-        return model_inputs(media.waveform, media.mouth)
+        return model_inputs(media.waveform, media.mouth, features)
 
 
 @dataclass(frozen=True)

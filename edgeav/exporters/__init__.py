@@ -22,10 +22,12 @@ from edgeav.exporters.rewrites import deployable
 from edgeav.models import AVModel
 from edgeav.quant.census import integer_mac_share
 from edgeav.quant.plan import Plan
-from edgeav.runtime import ctc, features
+from edgeav.runtime import ctc
 from edgeav.runtime.bundle import Bundle, write_bundle, write_golden
+from edgeav.runtime.bundle_check import input_entries, output_entries, step_entries
 from edgeav.runtime.engines import open_engine
 from edgeav.runtime.features import Inputs
+from edgeav.runtime.inputs import settings
 from edgeav.target import ExecuTorchOptions, OnnxRuntimeOptions, OpenVinoOptions, Precision, Target
 
 GoldenInputs = Sequence[tuple[NDArray[np.float32] | None, Inputs]]
@@ -143,26 +145,15 @@ def _versions(*packages: str) -> dict[str, str]:
 def _describe(model: AVModel, target: Target, precision: Precision, lowered: Lowered) -> dict[str, Any]:
     """bundle.json without its files and golden vectors."""
     config = model.config
-    shapes = {
-        "mel": ["1", "8N", config.inputs.audio.mels],
-        "video": ["1", "2N", config.inputs.video.crop, config.inputs.video.crop],
-    }
-    shapes |= {"presence": ["1", "N", 2]}
     return {
         "name": f"{target.name}-{precision}",
         "engine": target.engine,
         "precision": precision,
         "model": lowered.model,
-        "inputs": [{"name": name, "dtype": "float32", "shape": shape} for name, shape in shapes.items()],
-        "outputs": [{"name": "log_probs", "dtype": "float32", "shape": ["1", "N", config.vocabulary]}],
-        "steps": {
-            "per_second": features.STEPS_PER_SECOND,
-            "mel_frames": features.MEL_FRAMES_PER_STEP,
-            "video_frames": features.VIDEO_FRAMES_PER_STEP,
-            "min": features.MIN_STEPS,
-            "max": min(features.MAX_STEPS, lowered.max_steps),
-        },
-        **features.settings(),
+        "inputs": input_entries(config.inputs),
+        "outputs": output_entries(config.tokens, config.blank),
+        "steps": step_entries(config.inputs, lowered.max_steps),
+        "features": settings(config.inputs),
         "tokens": list(config.tokens),
         "blank": config.blank,
         "golden": [],
@@ -179,7 +170,7 @@ def _record(bundle: Bundle, model: AVModel, golden: GoldenInputs) -> list[dict[s
         eager = eager_log_probs(model, inputs)
         answer = eager if bundle.precision == "fp32" else engine.run(*inputs)
         arrays: dict[str, NDArray] = {} if waveform is None else {"waveform": waveform}
-        arrays |= inputs._asdict() | {"log_probs": answer}
+        arrays |= inputs.named(bundle.input_names) | {"log_probs": answer}
         text = ctc.decode(answer[0], bundle.tokens, bundle.blank, inputs.presence[0]).text
         tolerance = _tolerance(bundle, largest_difference(answer, eager, inputs))
         entries.append(write_golden(bundle.folder, f"clip-{number}", arrays, transcript=text, tolerance=tolerance))

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from edgeav.errors import needs
-from edgeav.exporters.graph import example_inputs, quiet, trace, trace_module
+from edgeav.exporters.graph import module_path, quiet, trace, trace_module
 from edgeav.models import AVModel
 from edgeav.quant.plan import Plan
 from edgeav.runtime.features import Inputs
@@ -57,9 +57,9 @@ def write_quantized_executorch(
         assert isinstance(graph, GraphModule)
         prepared = prepare_pt2e(graph, quantizer)
         for inputs in calibration:
-            prepared(*(torch.from_numpy(array) for array in inputs))
+            prepared(*(torch.from_numpy(array) for array in inputs.named(model.config.inputs.names).values()))
         quantized = convert_pt2e(prepared)
-        program = trace_module(quantized, example_inputs(model), max_steps)
+        program = trace_module(quantized, model.config.inputs, max_steps)
     return _lower(program, path)
 
 
@@ -67,7 +67,7 @@ def module_of_node(node: Node) -> str:
     """The path of the module that made `node`: "blocks.0.conv.depthwise"; "" for the model itself."""
     stack = node.meta.get("nn_module_stack") or {"": ("", "")}
     path = list(stack.values())[-1][0]
-    return path.removeprefix("L['self'].").removeprefix("L['self']").replace("._modules", "")
+    return module_path(path.removeprefix("L['self'].").removeprefix("L['self']").replace("._modules", ""))
 
 
 def _to_quantize(node: Node, plan: Plan) -> bool:

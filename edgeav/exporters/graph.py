@@ -1,6 +1,6 @@
-"""The one torch.export that every target starts from: batch 1, N steps dynamic, the three inputs tied to N.
+"""The one torch.export that every target starts from: batch 1, N steps dynamic, all inputs tied to N.
 
-Derived dimensions (8 N mel frames, 2 N video frames) keep the graph free of shape arithmetic and free of guards.
+Derived dimensions (8 N log-mel frames, 2 N video frames) keep the graph free of shape arithmetic and free of guards.
 """
 
 from __future__ import annotations
@@ -10,26 +10,58 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from edgeav.models import AVModel
-from edgeav.runtime.features import MEL_FRAMES_PER_STEP, MIN_STEPS, VIDEO_FRAMES_PER_STEP
+from edgeav.runtime.features import Inputs, empty_inputs
+from edgeav.runtime.inputs import MIN_STEPS, Features
 
-EXAMPLE_STEPS = 24  # no other dimension of a model has this size, so that nothing ties to N by accident
+EXAMPLE_STEPS = 24  # of whatever clock; nothing else that varies has this size unless it is N itself
+
+
+class Deployed(nn.Module):
+    """A model with the inputs that it has: AVModel's forward takes both modalities, a graph must not.
+
+    One forward for each case, because torch.export reads the names of its arguments.
+    """
+
+    def __init__(self, model: AVModel) -> None:
+        super().__init__()
+        self.model = model
+
+
+class Hears(Deployed):
+    def forward(self, audio: Tensor, presence: Tensor) -> Tensor:
+        return self.model(audio, presence, presence)  # the second is not looked at
+
+
+class Sees(Deployed):
+    def forward(self, video: Tensor, presence: Tensor) -> Tensor:
+        return self.model(presence, video, presence)  # the first is not looked at
+
+
+def module_path(path: str) -> str:
+    """The path inside the AVModel, whether or not it was wrapped: "model.blocks.0" -> "blocks.0"."""
+    return "" if path == "model" else path.removeprefix("model.")
 
 
 def trace(model: AVModel, max_steps: int) -> ExportedProgram:
     """`model` as a graph for MIN_STEPS..`max_steps` steps (at most what its position table holds)."""
-    return trace_module(model, example_inputs(model), max_steps)
+    inputs = model.config.inputs
+    module = Hears(model) if inputs.video is None else Sees(model) if inputs.audio is None else model
+    return trace_module(module, inputs, max_steps)
 
 
-def trace_module(module: torch.nn.Module, example: tuple[Tensor, ...], max_steps: int) -> ExportedProgram:
-    """Any module with a model's inputs, for example an already traced and quantized one."""
+def trace_module(module: nn.Module, features: Features, max_steps: int) -> ExportedProgram:
+    """Any module with the inputs `features.names`, for example an already traced and quantized one."""
     steps = Dim("n", min=MIN_STEPS, max=max_steps)
-    shapes = ({1: MEL_FRAMES_PER_STEP * steps}, {1: VIDEO_FRAMES_PER_STEP * steps}, {1: steps})
-    return torch.export.export(module, example, dynamic_shapes=shapes)
+    frames = {"mel": features.audio_frames, "samples": features.audio_frames, "video": features.video_frames}
+    counts = [frames.get(name, 1) for name in features.names]
+    shapes = tuple({1: steps if count == 1 else count * steps} for count in counts)
+    return torch.export.export(module, example_inputs(features), dynamic_shapes=shapes)
 
 
 @contextmanager
@@ -45,9 +77,8 @@ def quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def example_inputs(model: AVModel, steps: int = EXAMPLE_STEPS) -> tuple[Tensor, Tensor, Tensor]:
-    """(1, 8N, mels), (1, 2N, crop, crop), (1, N, 2) of the right shapes; the values do not matter."""
-    config = model.config
-    mel = torch.zeros(1, MEL_FRAMES_PER_STEP * steps, config.inputs.audio.mels)
-    video = torch.zeros(1, VIDEO_FRAMES_PER_STEP * steps, config.inputs.video.crop, config.inputs.video.crop)
-    return mel, video, torch.ones(1, steps, 2)
+def example_inputs(features: Features, steps: int = EXAMPLE_STEPS) -> tuple[Tensor, ...]:
+    """What `features.names` lists, of the right shapes; the values do not matter."""
+    audio, video, presence = empty_inputs(features, steps)
+    feed = Inputs(audio, video, np.ones_like(presence)).named(features.names)
+    return tuple(torch.from_numpy(array) for array in feed.values())

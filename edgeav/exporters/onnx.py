@@ -17,10 +17,10 @@ import onnx
 import torch
 
 from edgeav.errors import needs
-from edgeav.exporters.graph import quiet, trace
+from edgeav.exporters.graph import module_path, quiet, trace
 from edgeav.models import AVModel
 from edgeav.quant.plan import Plan
-from edgeav.runtime.bundle import INPUTS, OUTPUTS
+from edgeav.runtime.bundle_check import OUTPUTS
 from edgeav.runtime.features import Inputs
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write_onnx(model: AVModel, path: Path, opset: int) -> None:
     with quiet():
         program = torch.onnx.export(
             trace(model, model.config.max_steps),
-            input_names=list(INPUTS),
+            input_names=list(model.config.inputs.names),
             output_names=list(OUTPUTS),
             opset_version=opset,
             dynamo=True,
@@ -69,7 +69,7 @@ def quantize_onnx(source: Path, path: Path, plan: Plan, calibration: Sequence[In
         quantization.quantize_static(
             prepared,
             path,
-            _reader(calibration),
+            _reader(calibration, [value.name for value in onnx.load(prepared).graph.input]),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=MULTIPLIES + MOVES,
             nodes_to_exclude=_float_nodes(onnx.load(prepared), plan),
@@ -123,17 +123,17 @@ def _module_of(node: onnx.NodeProto) -> str:
     """The path of the module that made `node`; "" for the model itself."""
     scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "['']")
     path = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]  # the last scope is the operator
-    return path[-1] if path else ""
+    return module_path(path[-1] if path else "")
 
 
-def _reader(calibration: Sequence[Inputs]) -> CalibrationDataReader:
+def _reader(calibration: Sequence[Inputs], names: Sequence[str]) -> CalibrationDataReader:
     class Reader(_quantization().CalibrationDataReader):
         def __init__(self) -> None:
             self.rest = iter(calibration)
 
         def get_next(self) -> dict | None:
             inputs = next(self.rest, None)
-            return None if inputs is None else inputs._asdict()
+            return None if inputs is None else inputs.named(names)
 
     return Reader()
 

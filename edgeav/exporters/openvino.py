@@ -46,9 +46,10 @@ def write_quantized_openvino(
     """Convert `source` and quantize it: per channel in the weights, one range for a whole activation."""
     nncf.set_log_level(logging.ERROR)
     model = openvino.convert_model(source)
+    names = [value.any_name for value in model.inputs]
     quantized = nncf.quantize(
         model,
-        nncf.Dataset(calibration, lambda inputs: inputs._asdict()),
+        nncf.Dataset(calibration, lambda inputs: inputs.named(names)),
         subset_size=len(calibration),
         model_type=nncf.ModelType.TRANSFORMER,
         ignored_scope=nncf.IgnoredScope(names=_float_operators(model, plan)),

@@ -15,13 +15,18 @@ from edgeav.models import AVModel
 from edgeav.quant.plan import role_of
 from edgeav.runtime.features import empty_inputs
 
-STEPS = 50  # 4 s: the products of attention grow with the square of the length
+SECONDS = 4.0  # the products of attention grow with the square of the length
 
 
-def macs_by_module(model: AVModel, steps: int = STEPS) -> dict[str, int]:
-    """Multiply-accumulates of each module that multiplies; attention's own path counts its products of activations."""
+def macs_by_module(model: AVModel, steps: int | None = None) -> dict[str, int]:
+    """Multiply-accumulates of each module that multiplies; attention's own path counts its products of activations.
+
+    `steps` None: as many as 4 s have.
+    """
+    features = model.config.inputs
+    steps = steps or min(round(SECONDS * features.steps_per_second), model.config.max_steps)
     with torch.inference_mode(), FlopCounterMode(display=False, depth=99) as counter:
-        model(*(torch.from_numpy(array) for array in empty_inputs(steps)))
+        model(*(torch.from_numpy(array) for array in empty_inputs(features, steps)))
     root = type(model).__name__
     totals = {name.removeprefix(f"{root}."): sum(c.values()) // 2 for name, c in counter.get_flop_counts().items()}
     return {path: totals[path] - _inside(totals, path) for path in totals if role_of(path)}
