@@ -44,7 +44,7 @@ def batch(of: AVModel, steps: tuple[int, int] = (9, 6)) -> Batch:
     for part in (audio, video, presence):
         part[1, part.shape[1] * steps[1] // steps[0] :] = 0
     return Batch(
-        mel=audio,
+        audio=audio,
         video=video,
         video_rows=torch.arange(2),
         presence=presence,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import wave
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ import pytest
 from tiny_bundle import make_bundle
 
 from edgeav.runtime.bundle import read_bundle
+from edgeav.runtime.features import hear
+from edgeav.runtime.inputs import Features, LogMel, Samples, settings
 from edgeav.runtime.transcriber import Transcriber
 
 RUNNERS = Path(__file__).parents[1] / "export" / "runners"
@@ -44,6 +47,25 @@ def test_the_python_runner_finds_the_golden_vectors_reproduced(engine: str, tmp_
     assert max(differences) < 1e-4
 
 
+def test_the_python_runner_runs_a_model_that_hears_only(tmp_path: Path) -> None:
+    from tiny_av import AUDIO, clip, target, tiny_audio_model
+
+    from edgeav.exporters import export
+
+    folder = tmp_path / "bundle"
+    export(tiny_audio_model(), target("onnxruntime"), "fp32", [], [(None, clip(16, features=AUDIO))], folder)
+    samples = (3000 * np.random.default_rng(0).standard_normal(40_000)).clip(-32768, 32767).astype("<i2")
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, len(samples), "NONE", ""))
+        file.writeframes(samples.tobytes())
+
+    checked, heard = run_python(folder), run_python(folder, "--wav", tmp_path / "a.wav")
+
+    assert checked.returncode == 0, checked.stderr
+    expected = Transcriber(folder).transcribe_arrays(samples.astype(np.float32) / np.float32(32768), None).text
+    assert heard.stdout.strip() == expected != ""
+
+
 def test_the_python_runner_reports_a_damaged_file_and_a_wrong_output(tiny: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(tiny, tmp_path / "damaged"))
     file = damaged / "golden" / "noise-7.presence.f32"
@@ -69,6 +91,29 @@ def test_the_python_runner_hears_what_edgeav_hears(tiny: Path, tmp_path: Path) -
     sound = samples.astype(np.float32) / np.float32(32768)
     expected = Transcriber(tiny).transcribe_arrays(sound, None).text
     assert result.stdout.strip() == expected != ""
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        LogMel(),
+        LogMel(mels=64, window=512, window_function="hann-periodic", mel_scale="htk", mel_norm="none"),
+        LogMel(low_hz=40, high_hz=7600, padding="reflect", pre_emphasis=0.0, normalize="none", log_guard="clamp"),
+        LogMel(mels=40, mel_corners="bins", hop=320),
+        Samples(),
+    ],
+)
+def test_the_python_runner_computes_the_features_of_any_model(audio: LogMel | Samples) -> None:
+    spec = spec_from_file_location("run_bundle", PYTHON_RUNNER)
+    assert spec is not None and spec.loader is not None
+    runner = module_from_spec(spec)
+    spec.loader.exec_module(runner)
+    takes = Features(audio=audio, video=None)
+    sound = (0.1 * np.random.default_rng(0).standard_normal(17_000)).astype(np.float32)
+
+    heard = runner.hear(sound, json.loads(json.dumps(settings(takes))))
+
+    np.testing.assert_allclose(heard, hear(sound, takes), atol=1e-3)
 
 
 def test_the_python_runner_imports_numpy_and_engines_only() -> None:

@@ -52,14 +52,16 @@ def hear(waveform, features):
     audio = features["audio"]
     if audio["kind"] == "samples":
         return (waveform - waveform.mean()) / np.sqrt(waveform.var() + np.float32(1e-8))
-    emphasized = np.append(waveform[:1], waveform[1:] - audio["pre_emphasis"] * waveform[:-1]).astype(np.float32)
+    wave = waveform.astype(np.float64)
+    emphasized = np.append(wave[:1], wave[1:] - audio["pre_emphasis"] * wave[:-1])
     padded = np.pad(emphasized, audio["n_fft"] // 2, mode="reflect" if audio["padding"] == "reflect" else "constant")
     frames = np.lib.stride_tricks.sliding_window_view(padded, audio["n_fft"])[:: audio["hop"]]
     hann = np.hanning(audio["window"] + (audio["window_function"] == "hann-periodic"))[: audio["window"]]
     left = (audio["n_fft"] - audio["window"]) // 2
     window = np.pad(hann, (left, audio["n_fft"] - audio["window"] - left))
     power = np.abs(np.fft.rfft(frames[: len(waveform) // audio["hop"]] * window)) ** 2
-    mel = np.log(power @ mel_filters(audio, features["sample_rate_hz"]).T + audio["log_floor"])
+    energies, floor = power @ mel_filters(audio, features["sample_rate_hz"]).T, audio["log_floor"]
+    mel = np.log(energies + floor if audio["log_guard"] == "add" else np.maximum(energies, floor))
     if audio["normalize"] == "per-band":
         mel = (mel - mel.mean(axis=0)) / (mel.std(axis=0, ddof=1) + 1e-5)
     return mel.astype(np.float32)
@@ -77,10 +79,15 @@ def mel_filters(audio, rate):
         )
         mels = np.linspace(low, high, audio["mels"] + 2)
         edges = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * step))
-    low, mid, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    hz = np.linspace(0, rate / 2, audio["n_fft"] // 2 + 1)
-    triangles = np.maximum(0, np.minimum((hz - low) / (mid - low), (high - hz) / (high - mid)))
-    return triangles * 2 / (high - low) if audio["mel_norm"] == "area" else triangles
+    if audio["mel_corners"] == "exact":
+        low, mid, high = (edges[i : i + audio["mels"], None] * audio["n_fft"] / rate for i in range(3))
+    else:
+        low, mid, high = (np.floor(edges[i : i + audio["mels"], None] * (audio["n_fft"] + 1) / rate) for i in range(3))
+        mid = np.maximum(mid, low + 1)
+        high = np.maximum(high, mid + 1)
+    bins = np.arange(audio["n_fft"] // 2 + 1)
+    triangles = np.maximum(0, np.minimum((bins - low) / (mid - low), (high - bins) / (high - mid)))
+    return triangles * 2 / (edges[2:] - edges[:-2])[:, None] if audio["mel_norm"] == "area" else triangles
 
 
 def greedy_text(log_probs, presence, bundle):
