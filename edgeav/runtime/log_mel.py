@@ -21,7 +21,8 @@ DEFAULT = LogMel()
 
 def log_mel(waveform: Array, settings: LogMel = DEFAULT) -> Array:
     """(S,) samples in [-1, 1] at 16 kHz -> (S // hop, mels) log-mel energies, not yet normalized."""
-    wave = waveform.astype(np.float64)  # in float32 the loud low tones of speech round away part of its quiet high bands
+    # In float64: in float32 the loud low tones of speech round away part of its quiet high bands.
+    wave = waveform.astype(np.float64)
     emphasized = np.append(wave[:1], wave[1:] - settings.pre_emphasis * wave[:-1])
     padded = np.pad(emphasized, settings.n_fft // 2, mode="reflect" if settings.padding == "reflect" else "constant")
     frames = np.lib.stride_tricks.sliding_window_view(padded, settings.n_fft)[:: settings.hop]
