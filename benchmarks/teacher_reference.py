@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from edgeav.importers import import_model
 from edgeav.models import AVModel, load_model
+from edgeav.models.presets import Modalities, auto_avsr
 
 TOLERANCE = 1e-4
 VOCABULARY = 5049
@@ -54,7 +55,7 @@ class Case:
     name: str
     repository: str  # an option of this script
     module: str
-    modalities: str
+    modalities: Modalities
     channels_first: bool  # lips (B, 1, T, H, W), else (B, T, 1, H, W)
 
     def build(self, folder: Path) -> nn.Module:
@@ -117,6 +118,7 @@ def compare(case: Case, folder: Path) -> list[float]:
     torch.manual_seed(0)
     theirs = case.build(folder)
     ours = _imported(theirs)
+    assert ours.config == auto_avsr(case.modalities, ours.config.tokens), "the preset is not the published model"
     longest = max(STEPS)
     samples, lips = torch.randn(len(STEPS), longest * 640), torch.randn(len(STEPS), longest, 88, 88)
     presence = torch.zeros(len(STEPS), longest, 2)
