@@ -26,6 +26,12 @@ def find_model(name: str) -> Path:
     )
 
 
+def import_folder(source: str) -> Path:
+    """Where an import goes if nothing else is asked: models/, then the name of its source."""
+    path = Path(source).expanduser().absolute()
+    return Path("models") / (path.name if path.is_dir() else path.stem)
+
+
 def list_models() -> list[dict[str, Any]]:
     """One row a shipped model: name, family, bytes, number of tokens, path."""
     rows = []

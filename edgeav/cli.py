@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeav import __version__, console, doctor, show, spec
+from edgeav import __version__, catalog, console, doctor, show, spec
 from edgeav.device import Device
 from edgeav.progress import TerminalProgress
 from edgeav.recipe import Recipe
@@ -25,6 +25,9 @@ app = typer.Typer(
     help="Example: edgeav compress recipes/int8.yaml\n\n"
     "Compress audio-visual speech recognition models and run them on small devices.",
 )
+
+models_app = typer.Typer(pretty_exceptions_enable=False)
+app.add_typer(models_app, name="models", short_help="The models that a recipe can name; import others.")
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
@@ -160,16 +163,40 @@ def report(
     show.report(found, run, as_json)
 
 
-@app.command(short_help="The models that a recipe can name.")
-def models(as_json: Json = False) -> None:
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context, as_json: Json = False) -> None:
     """Example: edgeav models
 
-    List the models that come with edgeav.
+    List the models that come with edgeav. For those of others: edgeav models import --help
     """
-    from edgeav.catalog import list_models
-
-    rows = list_models()
+    if context.invoked_subcommand is not None:
+        return
+    rows = catalog.list_models()
     console.print_json(rows) if as_json else console.print_table(rows, list(rows[0]) if rows else ["name"])
+
+
+@models_app.command("import", short_help="Another project's weights -> a model folder.")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="A .pth, .ckpt, .safetensors, .nemo or .hama file, a folder, or hama."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Default: models/NAME, after the source.")] = None,
+    units: Annotated[Path | None, typer.Option(help="Token list of an Auto-AVSR checkpoint.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Example: edgeav models import vsr_trlrs3_base.pth --units unigram5000_units.txt --out models/teacher
+
+    Read a model of Auto-AVSR, NeMo, Hugging Face's Parakeet or hama into a model folder. None of its code is run.
+    """
+    folder = out or catalog.import_folder(source)
+    console.check_writable(folder, "--out")
+    doctor.require(["compress"])
+    from edgeav.importers import import_model
+
+    with TerminalProgress().busy(f"importing {source}"):
+        result = import_model(source, folder, units)
+    console.print_json(result) if as_json else show.imported(result)
 
 
 @app.command(short_help="The recipes, targets and devices that come with edgeav.")

@@ -52,6 +52,15 @@ def health(found: dict[str, Any]) -> None:
             print(f"{name}: {extra['fix']}")
 
 
+def imported(summary: dict[str, Any]) -> None:
+    """What an import wrote, what it left out and what the user should know."""
+    texts = ("left_out", "notes")
+    facts({key: value for key, value in summary.items() if key not in texts})
+    for key in texts:
+        for line in summary[key]:
+            print(f"{key.replace('_', ' ')}: {line}")
+
+
 def purpose(path: Path) -> str:
     """What a YAML file says first about itself: its opening comment."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]

@@ -38,7 +38,7 @@ def _read(source: str | Path, units: Path | None) -> Imported:
     path = Path(source).expanduser()
     if units is not None and path.suffix not in CHECKPOINTS:
         raise EdgeavError(f"--units {units}: only an Auto-AVSR checkpoint needs it; {source} brings its own tokens")
-    if str(source) == "hama" and not path.exists():
+    if str(source) == "hama":  # a folder of that name is ./hama
         return hama.read_package()
     if not path.exists():
         raise EdgeavError(f"{source}: no such file or folder. What can be imported:\n{SOURCES}")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from edgeav.errors import EdgeavError
 from edgeav.models.av import AVModel
 from edgeav.models.config import ModelConfig
+from edgeav.models.conformer import position_table
 from edgeav.runtime.inputs import LogMel
 from edgeav.spec import load
 
@@ -24,9 +25,13 @@ def load_model(folder: Path) -> AVModel:
     """Rebuild the model that `folder` describes, in evaluation mode."""
     config = load(ModelConfig, folder / "model.json")
     weights = _read_weights(folder / "model.safetensors")
-    model = AVModel(config)
+    with torch.device("meta"):  # no memory and no random numbers for what is replaced here
+        model = AVModel(config)
     _check_fit(model, weights, folder)
-    model.load_state_dict({name: w.to(torch.float32) if w.is_floating_point() else w for name, w in weights.items()})
+    # Copies: the read tensors are a view of the file, which a training run may write anew.
+    copies = {name: w.to(torch.float32 if w.is_floating_point() else w.dtype, copy=True) for name, w in weights.items()}
+    model.load_state_dict(copies, assign=True)
+    model.positions = position_table((model.positions.shape[1] + 1) // 2, config.width)  # no state dict holds it
     return model.eval()
 
 
