@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._sympy.value_ranges import bound_sympy
 
 from edgeav.errors import EdgeavError
 from edgeav.models import AVModel, ModelConfig, load_model, random_model, save_model
 from edgeav.models.config import Block, Encoder
-from edgeav.models.conformer import RelativeAttention, position_table
+from edgeav.models.conformer import RelativeAttention, _shift, position_table
 
 
 def inputs(steps: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -89,6 +91,24 @@ def test_relative_attention_equals_the_formula_with_explicit_distances() -> None
             expected[i, head] = torch.softmax(scores / 8**0.5, 0) @ v[:, head]
     got = attention(x, table, torch.zeros(1, 1, 1, steps))
     torch.testing.assert_close(got[0], attention.out(expected.reshape(steps, 24)), atol=1e-5, rtol=1e-5)
+
+
+def test_the_exported_shift_by_distance_plans_no_more_memory_than_it_uses() -> None:
+    class Shift(torch.nn.Module):
+        def forward(self, scores: torch.Tensor) -> torch.Tensor:
+            return _shift(scores)
+
+    n = torch.export.Dim("n", min=2, max=200)
+    program = torch.export.export(Shift(), (torch.zeros(1, 2, 24, 47),), dynamic_shapes=({2: n, 3: 2 * n - 1},))
+    program = program.run_decompositions()
+    values = [node.meta.get("val") for node in program.graph.nodes]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    planned = [math.prod(_most(size, program.range_constraints) for size in tensor.shape) for tensor in tensors]
+    assert max(planned) == 2 * 200 * 400  # the padded scores, every row of them
+
+
+def _most(size: int | torch.SymInt, ranges: dict) -> int:
+    return size if isinstance(size, int) else int(bound_sympy(size.node.expr, ranges).upper)  # type: ignore[arg-type]
 
 
 def test_a_model_rebuilds_from_its_folder_with_other_widths_in_every_block(tmp_path: Path) -> None:

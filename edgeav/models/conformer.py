@@ -142,10 +142,11 @@ def _shift(scores: Tensor) -> Tensor:
     """(B, H, N, 2N-1) by distance -> (B, H, N, N) by key: row i begins N-1-i places in (Dai et al. 2019, appendix B).
 
     One spare column makes that an even stride of 2N-1 through the flattened rows. Padded on the right: with the spare
-    column on the left, torch.export cannot prove the same reshape for every N.
+    column on the left, torch.export cannot prove the same reshape for every N. Cut to a product of the two new sizes:
+    of a difference, ExecuTorch bounds the quotient by N^2 and plans 64 MB for 200 steps, or fails to load.
     """
     batch, heads, steps, span = scores.shape
-    flat = nn.functional.pad(scores, (0, 1)).flatten(2)[:, :, steps - 1 : -1]
+    flat = nn.functional.pad(scores, (0, 1)).flatten(2).narrow(2, steps - 1, steps * span)
     return flat.reshape(batch, heads, steps, span)[..., :steps]
 
 
