@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from edgeav.errors import EdgeavError
-from edgeav.importers.writing import save_tensors
+from edgeav.importers.writing import DTYPES, save_tensors
 from edgeav.models import AVModel, ModelConfig
 
 MAX_S = 40  # the longest utterance of an imported model: its table of positions ends there
@@ -63,6 +63,7 @@ def fit(
         for name, shape in expected.items()
         if name in found and _without_ones(found[name]) != _without_ones(shape)
     ]
+    problems += [f"{name} holds {w.dtype}" for name, w in theirs.items() if w.dtype not in DTYPES or w.is_sparse]
     if problems:
         raise EdgeavError(f"{source}: does not fit the model that its own shapes ask for:\n{listed(problems)}")
     zero = torch.zeros((), dtype=torch.int64)

@@ -162,7 +162,7 @@ def _members(path: Path) -> tuple[bytes, dict[str, Tensor], bytes | None]:
                 raise EdgeavError(f"{path}: no {' and no '.join(missing)} in the archive. It holds:\n{found}")
             pieces = next((member for name, member in files.items() if name.endswith("tokenizer.model")), None)
             tokenizer = _text(archive, pieces, path) if pieces else None
-            return _text(archive, files[CONFIG], path), _weights(archive, files[WEIGHTS]), tokenizer
+            return _text(archive, files[CONFIG], path), _weights(archive, files[WEIGHTS], path), tokenizer
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -177,7 +177,7 @@ def _text(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> byte
     return file.read()
 
 
-def _weights(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Tensor]:
+def _weights(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> dict[str, Tensor]:
     """Copied to a file that can be mapped; the mapping outlives the file's name."""
     with tempfile.TemporaryDirectory(prefix="edgeav-") as folder:
         place, file = Path(folder) / WEIGHTS, archive.extractfile(member)
@@ -186,7 +186,7 @@ def _weights(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Ten
             shutil.copyfileobj(file, copy, 1 << 20)
         if place.stat().st_size != member.size:
             raise EOFError(f"{WEIGHTS} ends after {place.stat().st_size} of {member.size} bytes")
-        return read_tensors(place)
+        return read_tensors(place, f"{path}: {WEIGHTS}")
 
 
 def _filters_note(theirs: dict[str, Tensor], mel: LogMel) -> list[str]:

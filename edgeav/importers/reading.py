@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,43 +23,46 @@ from edgeav.importers.imported import listed
 
 # Lightning keeps the training script's arguments beside the weights: a class that only holds values.
 HARMLESS: list[Any] = [argparse.Namespace]
+# What torch's reader raises where bytes are missing or changed; a missing permission stays itself.
+DAMAGED = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error, zipfile.BadZipFile)
 AS_SAFETENSORS = "Ask for the weights as safetensors, or save them alone where you trust the file"
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Name -> tensor of a .safetensors file or a torch checkpoint, memory-mapped."""
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _tensors(_read_pickle(path), path)
+def read_tensors(path: Path, called: str = "") -> dict[str, Tensor]:
+    """Name -> tensor of a .safetensors file or a torch checkpoint, memory-mapped. `called`: its name in errors."""
+    name = called or str(path)
+    return _read_safetensors(path, name) if path.suffix == ".safetensors" else _tensors(_read_pickle(path, name), name)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, name: str) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no dict
     except SafetensorError as error:
-        raise EdgeavError(f"{path}: not a safetensors file, or truncated ({error}). Copy it again") from error
+        raise EdgeavError(f"{name}: not a safetensors file, or truncated ({error}). Copy it again") from error
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(path: Path, name: str) -> Any:
     mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote a bare pickle, which cannot be mapped
     if not mapped:
-        _check_start(path)
+        _check_start(path, name)
     try:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        raise EdgeavError(_why_not(path, error, mapped)) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise EdgeavError(f"{name}: {_why_not(path, error, mapped)}") from None
+    except DAMAGED as error:
         first = str(error).partition("\n")[0]
-        raise EdgeavError(f"{path}: damaged or truncated: {first}. Copy or download it again") from None
+        raise EdgeavError(f"{name}: damaged or truncated: {first}. Copy or download it again") from None
 
 
-def _check_start(path: Path) -> None:
+def _check_start(path: Path, name: str) -> None:
     with path.open("rb") as file:
         start = file.read(4)
     if start[:2] == b"PK":
-        raise EdgeavError(f"{path}: a truncated archive: its directory, at the end, is missing. Copy it again")
+        raise EdgeavError(f"{name}: a truncated archive: its directory, at the end, is missing. Copy it again")
     if start[:1] != b"\x80":  # how every pickle begins
-        raise EdgeavError(f"{path}: not a checkpoint: neither a zip archive nor a pickle, as torch.save writes them")
+        raise EdgeavError(f"{name}: not a checkpoint: neither a zip archive nor a pickle, as torch.save writes them")
 
 
 def _why_not(path: Path, error: Exception, mapped: bool) -> str:
@@ -68,16 +72,17 @@ def _why_not(path: Path, error: Exception, mapped: bool) -> str:
     if not names and "GLOBAL " in str(error):  # a bare pickle: torch names the one it met first
         names = [str(error).split("GLOBAL ", 1)[1].split()[0]]
     if names:
-        return f"{path}: holds code ({', '.join(names[:8])}), not only weights; it is not opened. {AS_SAFETENSORS}"
-    return f"{path}: not a checkpoint of tensors ({str(error).partition(chr(10))[0]}). {AS_SAFETENSORS}"
+        return f"holds code ({', '.join(names[:8])}), not only weights; it is not opened. {AS_SAFETENSORS}"
+    return f"not a checkpoint of tensors ({str(error).partition(chr(10))[0]}). {AS_SAFETENSORS}"
 
 
-def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
+def _tensors(found: Any, name: str) -> dict[str, Tensor]:
     """The state dict: the file itself, or Lightning's entry of that name."""
     state = found["state_dict"] if isinstance(found, Mapping) and "state_dict" in found else found
     if not isinstance(state, Mapping) or not state:
-        raise EdgeavError(f"{path}: holds {type(state).__name__}, expected a dict of tensors (a state_dict)")
-    others = [f"{name}: {type(w).__name__}" for name, w in state.items() if not isinstance(w, Tensor)]
+        raise EdgeavError(f"{name}: holds {type(state).__name__}, expected a dict of tensors (a state_dict)")
+    others = [f"{key}: {type(w).__name__}" for key, w in state.items() if not isinstance(w, Tensor)]
+    others += [f"{key!r}, which is no text" for key in state if not isinstance(key, str)]
     if others:
-        raise EdgeavError(f"{path}: not only tensors, expected a state_dict alone:\n{listed(others)}")
+        raise EdgeavError(f"{name}: not only tensors, expected a state_dict alone:\n{listed(others)}")
     return dict(state)
