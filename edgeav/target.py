@@ -33,8 +33,8 @@ class ExecuTorchOptions(spec.Strict):
     """ExecuTorch: lowering to XNNPACK, PT2E quantization."""
 
     engine: Literal["executorch"] = "executorch"
-    max_steps: int = Field(default=200, ge=2, le=4096)
-    """Longest input in steps of 80 ms. ExecuTorch reserves the memory for it when it loads (0.6 MB a step)."""
+    max_seconds: float = Field(default=16, ge=1, le=600)
+    """Longest input. ExecuTorch reserves the memory for it when it loads."""
 
 
 Options = Annotated[

@@ -42,7 +42,7 @@ def test_nearly_all_work_is_integer_and_the_bundle_says_so(bundle: Bundle) -> No
 
 
 def test_the_length_limit_of_the_target_is_in_the_bundle_and_holds(model: AVModel, tmp_path: Path) -> None:
-    short = export(model, target("executorch-xnnpack", "options.max_steps=40"), "fp32", [], [], tmp_path)
+    short = export(model, target("executorch-xnnpack", "options.max_seconds=3.2"), "fp32", [], [], tmp_path)
     assert short.steps.max == 40
     engine = open_engine(short)
     assert engine.run(*clip(40)).shape[1] == 40

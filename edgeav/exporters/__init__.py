@@ -129,7 +129,8 @@ def _lower_executorch(
 ) -> Lowered:
     from edgeav.exporters.executorch import MODEL, write_executorch, write_quantized_executorch
 
-    path, steps = folder / MODEL, min(options.max_steps, model.config.max_steps)
+    asked = int(options.max_seconds * model.config.inputs.steps_per_second)
+    path, steps = folder / MODEL, min(asked, model.config.max_steps)
     if calibration is None:
         integer = write_executorch(model, path, steps)
     else:

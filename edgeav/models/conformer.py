@@ -102,8 +102,8 @@ class LocalAttention(RelativeAttention):
         out = torch.cat(parts, dim=2)
         if self.global_tokens:
             everywhere = self._by_content(query.narrow(2, 0, self.global_tokens), key, mask).softmax(-1)
-            rest = out.narrow(2, self.global_tokens, steps - self.global_tokens)
-            out = torch.cat([torch.matmul(everywhere, value), rest], dim=2)
+            first = torch.arange(steps, device=x.device)[:, None] < self.global_tokens
+            out = torch.where(first, torch.matmul(everywhere, value), out)
         return self.out(out.transpose(1, 2).flatten(2))
 
     def _chunks(self, steps: int) -> list[tuple[int, int]]:
@@ -128,7 +128,7 @@ class LocalAttention(RelativeAttention):
 def _band(scores: Tensor) -> Tensor:
     """(B, H, C, 2w+1) by distance -> (B, H, C, C+2w) by key: row i moves i places to the right, MASKED beside it."""
     batch, heads, rows, span = scores.shape
-    wide = nn.functional.pad(scores, (0, rows), value=MASKED).flatten(2)[:, :, : rows * (rows + span - 1)]
+    wide = nn.functional.pad(scores, (0, rows), value=MASKED).flatten(2).narrow(2, 0, rows * (rows + span - 1))
     return wide.reshape(batch, heads, rows, rows + span - 1)
 
 
