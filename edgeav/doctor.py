@@ -30,6 +30,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino", "nncf"),
     "executorch": ("executorch.runtime", "executorch.kernels.quantized"),
     "video": ("av", "cv2"),
+    "voices": ("ttspico",),
+    "hama": ("hama",),
 }  # fmt: skip
 ENGINES = ("onnxruntime", "openvino", "executorch")
 DISTRIBUTIONS = (
