@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch.utils._sympy.value_ranges import bound_sympy
 
@@ -14,6 +15,7 @@ from edgeav.errors import EdgeavError
 from edgeav.models import AVModel, ModelConfig, load_model, random_model, save_model
 from edgeav.models.config import Block, Encoder
 from edgeav.models.conformer import RelativeAttention, _shift, position_table
+from edgeav.runtime.inputs import Features
 
 
 def inputs(steps: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -159,3 +161,10 @@ def test_a_bad_config_names_the_field(model: AVModel, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"heads": 4', '"heads": 0', 1).replace('"dropout"', '"dropuot"'))
     with pytest.raises(EdgeavError, match=r"(?s)blocks.*heads.*dropuot"):
         load_model(tmp_path)
+
+
+def test_an_even_kernel_and_parts_that_contradict_each_other_are_refused_together() -> None:
+    with pytest.raises(ValidationError, match="must be odd, not 8"):
+        Block(kernel=8)
+    with pytest.raises(ValidationError, match=r"(?s)fusion is for two modalities.*at least one block.*inter_ctc"):
+        ModelConfig(inputs=Features(video=None), video=None, blocks=(), inter_ctc=(3,))
