@@ -167,7 +167,7 @@ def _precisions(recipe: Recipe) -> tuple[Precision, ...]:
 
 
 def _model_facts(recipe: Recipe) -> Any:
-    return folder_hash(find_model(recipe.model)) if isinstance(recipe.model, str) else recipe.model.config
+    return folder_hash(find_model(recipe.model)) if isinstance(recipe.model, str) else recipe.model.model_dump()
 
 
 def _corpus_facts(recipe: Recipe) -> dict[str, Any]:

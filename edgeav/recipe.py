@@ -53,8 +53,12 @@ class Budget(spec.Strict):
 class NewModel(spec.Strict):
     """A model that does not exist yet: a `train` stage gives it tokens and weights."""
 
-    config: dict[str, Any]
-    """As in a model.json (edgeav/models/config.py); what is left out has its default."""
+    preset: Literal["fast-conformer-S", "fast-conformer-M", "fast-conformer-L", "fast-conformer-XL"] | None = None
+    """A published size to begin with."""
+    modalities: Literal["audio", "video", "audio-visual"] = "audio-visual"
+    """What the preset takes."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """As in a model.json (edgeav/models/config.py). What is left out is the preset's, or has its default."""
 
 
 class Recipe(spec.Strict):
@@ -64,7 +68,7 @@ class Recipe(spec.Strict):
     name: str = Field(pattern=spec.NAME)
     """Also the run's folder: runs/<name>/."""
     model: str | NewModel
-    """A name from `edgeav models`, a model folder, or `{config: {…}}` for a new model that a stage trains."""
+    """A name from `edgeav models`, a model folder, or `{preset: …, config: {…}}` for a new one that a stage trains."""
     corpus: str = "demo"
     """`demo` (generated, no download) or the folder of a corpus."""
     seed: int = Field(0, ge=0, lt=2**32)

@@ -33,13 +33,15 @@ GOLDEN_S = (0.64, 1.92)  # of a clip: half a megabyte of pixels, long enough for
 
 
 def starting_model(run: Run) -> Path:
-    """The folder of the model that the recipe begins with; for `{config: …}` one that holds model.json alone."""
+    """The folder of the model that the recipe begins with; for a new model one that holds model.json alone."""
     model = run.recipe.model
     if isinstance(model, str):
         return find_model(model)
     from edgeav.models import ModelConfig
+    from edgeav.models.presets import named
 
-    config = validate(ModelConfig, model.config, Sources("recipe: model.config", {}))
+    base = named(model.preset, model.modalities).model_dump(mode="json") if model.preset else {}
+    config = validate(ModelConfig, base | model.config, Sources("recipe: model.config", {}))
     folder = run.scratch("config")
     (folder / "model.json").write_text(config.model_dump_json(indent=1))
     return folder

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import torch
 
+from edgeav import spec
 from edgeav.compress import compress, plan
 from edgeav.data.corpus import open_corpus
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
@@ -192,3 +193,13 @@ def test_a_new_model_with_a_bad_config_is_refused_by_field(recipe_path: Path, tm
     recipe = Recipe.load(recipe_path, ["model={config: {width: 4, blokcs: []}}"])
     with pytest.raises(EdgeavError, match=r"(?s)width.*blokcs.*blocks"):
         starting_model(Run(tmp_path, recipe))
+
+
+def test_a_recipe_can_begin_with_a_published_size_and_change_single_settings(tmp_path: Path) -> None:
+    from edgeav.run import Run
+    from edgeav.work import starting_model
+
+    source = {"preset": "fast-conformer-S", "modalities": "audio", "config": {"dropout": 0.2}}
+    recipe = Recipe.model_validate({"schema": "edgeav/1", "name": "preset", "model": source})
+    config = spec.load(ModelConfig, starting_model(Run(tmp_path, recipe)) / "model.json")
+    assert (config.width, len(config.blocks), config.video, config.dropout) == (176, 16, None, 0.2)

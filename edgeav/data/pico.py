@@ -52,4 +52,4 @@ def _synthesize(text: str, voice: PicoVoice, seed: int) -> NDArray[np.int16]:
     engine = ttspico.TtsEngine(voice.accent)
     engine.rate = int(np.clip(voice.rate * voice.tract, 20, 500))
     engine.pitch = int(np.clip(voice.pitch * voice.tract, 50, 200))
-    return np.frombuffer(engine.speak(text), np.int16)
+    return np.frombuffer(engine.speak(text) or b"", np.int16)

@@ -34,6 +34,12 @@ FAST_CONFORMERS: dict[Size, tuple[int, int, int, bool]] = {
 }
 
 
+def named(name: str, modalities: Modalities) -> ModelConfig:
+    """ "fast-conformer-S" and so on, as recipes call them; KeyError for another name."""
+    sizes: dict[str, Size] = {f"fast-conformer-{size}": size for size in FAST_CONFORMERS}
+    return fast_conformer(sizes[name], modalities)
+
+
 def fast_conformer(size: Size, modalities: Modalities = "audio", tokens: tuple[str, ...] = ()) -> ModelConfig:
     """NVIDIA NeMo's Fast Conformer with a CTC head (Rekesh et al. 2023, https://arxiv.org/abs/2305.05084).
 
