@@ -189,7 +189,9 @@ def test_an_interrupt_ends_quietly_with_130(tmp_path: Path, repository: Path) ->
     code = (
         "import time, edgeav.cli as c, edgeav.doctor as d\n"
         "d.examine = lambda: (print('ready', flush=True), time.sleep(60))\n"
-        "import sys; sys.argv = ['edgeav', 'doctor']; c.main()"
+        "import signal, sys; sys.argv = ['edgeav', 'doctor']\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
+        "c.main()"
     )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=repository, stdout=-1, stderr=-1, text=True) as process:
