@@ -16,9 +16,9 @@ demo: $(VENV)/.demo-ready
 test: $(VENV)/.test-ready
 	$(BIN)/python -m pytest
 
-# What takes longer than the default suite may: ExecuTorch lowering, the C++ runner, a run killed in each of its steps.
+# What takes longer than the default suite may: every model on every runtime, the C++ runner, a run killed in each step.
 test-slow: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -m 'slow and not device'
+	$(BIN)/python -m pytest -n 2 -m 'slow and not device'
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .
