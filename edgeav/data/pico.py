@@ -45,7 +45,7 @@ def speak_pico(text: str, voice: PicoVoice, seed: int = 0) -> Speech:
 def _synthesize(text: str, voice: PicoVoice, seed: int) -> NDArray[np.int16]:
     """Samples at 16 kHz. A longer tract is lower and slower when resampled: both are asked for in advance."""
     try:
-        import ttspico
+        import ttspico  # pyright: ignore[reportMissingImports]  built from source only where it is asked for
     except ImportError as error:
         raise needs("ttspico", "voices") from error
     ctypes.CDLL(None).srand(seed)  # its excitation draws from the C library
