@@ -5,8 +5,8 @@ A batch is a function of (seed, step, rank) alone, so a resumed run sees exactly
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -46,6 +46,7 @@ class Disturbance:
 
     share: float
     snr_db: tuple[float, float] = (-5.0, 18.0)
+    tempo_share: float = 0.7  # how often a clip is played faster or slower
 
 
 @dataclass(frozen=True)
@@ -63,26 +64,60 @@ class Batch:
     target_lengths: Tensor
 
 
+@dataclass(frozen=True)
+class Take:
+    """One clip of a batch: `heard` is what of `media` the model is given, at another tempo and with noise."""
+
+    media: Media  # as it lies on the disk
+    tempo: float
+    heard: Media
+    inputs: Inputs  # of `heard`, masked, as a moving camera sees it
+    labels: NDArray[np.int64]  # (N,)
+    text: str
+    place: tuple[int, int]  # number of the source, index of the clip
+
+    @property
+    def whole(self) -> Media:
+        """Both modalities, without noise, as long as `heard`."""
+        return at_tempo(self.media, self.tempo)
+
+
 class Batches:
     """`batch(step)` makes the batch of that step for a model of `config`; `noise` is a long recording to draw
-    disturbance from."""
+    disturbance from. `modalities`: how often (both, sound alone, lips alone) of a clip that has both is given."""
 
     def __init__(
-        self, sources: Sequence[Source], tokenizer: Tokenizer, noise: NDArray[np.float32], config: ModelConfig
+        self,
+        sources: Sequence[Source],
+        tokenizer: Tokenizer,
+        noise: NDArray[np.float32],
+        config: ModelConfig,
+        modalities: Mapping[str, float] = MODALITIES,
     ) -> None:
         self.sources, self.tokenizer, self.noise = sources, tokenizer, noise
-        self.features, self.blank = config.inputs, config.blank
+        self.features, self.blank, self.modalities = config.inputs, config.blank, modalities
 
     def batch(self, seed: int, step: int, rank: int, disturbance: Disturbance) -> Batch:
-        r = np.random.default_rng([seed, step, rank])
-        items = []
+        return self.collate(self.takes(seed, step, rank, disturbance))
+
+    def takes(self, seed: int, step: int, rank: int, disturbance: Disturbance) -> list[Take]:
+        """The clips of that batch, one by one."""
+        r, takes = np.random.default_rng([seed, step, rank]), []
         for number, source in enumerate(self.sources):
             for slot in range(source.per_batch):
                 index = _nth(source.usable, step * source.per_batch + slot, [seed, rank, number])
-                media = _choose_modality(_taken(source.clips.media(index), self.features), r)
-                inputs, words = disturb(media, self.noise, disturbance, self.features, r)
-                items.append((inputs, self.labels(words, inputs.steps), source.clips.rows[index].text))
-        return collate(items, self.tokenizer, self.features)
+                media = source.clips.media(index)
+                given = _choose_modality(_taken(media, self.features), r, self.modalities)
+                factor = float(r.uniform(0.85, 1.18)) if r.random() < disturbance.tempo_share else 1.0
+                heard = disturb(at_tempo(given, factor), self.noise, disturbance, r)
+                inputs = roughened(heard, self.features, r)
+                labels = self.labels(heard.words, inputs.steps)
+                text = source.clips.rows[index].text
+                takes.append(Take(media, factor, heard, inputs, labels, text, (number, index)))
+        return takes
+
+    def collate(self, takes: Sequence[Take]) -> Batch:
+        return collate([(take.inputs, take.labels, take.text) for take in takes], self.tokenizer, self.features)
 
     def labels(self, words: Sequence[Word], steps: int) -> NDArray[np.int64]:
         """(N,): the token spoken at the middle of each step, blank in silence, -1 where word times are not known."""
@@ -97,30 +132,37 @@ class Batches:
         return out
 
 
-def disturb(
-    media: Media,
-    noise: NDArray[np.float32],
-    disturbance: Disturbance,
-    features: Features,
-    r: np.random.Generator,
-) -> tuple[Inputs, Sequence[Word]]:
-    """One clip as training sees it, and its word times after the change of tempo."""
-    factor = float(r.uniform(0.85, 1.18)) if r.random() < 0.7 else 1.0
-    words = [(word, start / factor, end / factor) for word, start, end in media.words]
+def at_tempo(media: Media, factor: float) -> Media:
+    """The clip played faster by `factor`, its word times too."""
+    if factor == 1.0:
+        return media
+    return Media(
+        None if media.waveform is None else augment.stretch(media.waveform, factor),
+        None if media.mouth is None else augment.stretch_frames(media.mouth, factor),
+        tuple((word, start / factor, end / factor) for word, start, end in media.words),
+    )
+
+
+def disturb(media: Media, noise: NDArray[np.float32], disturbance: Disturbance, r: np.random.Generator) -> Media:
+    """The clip with noise in its sound, or not, as chance has it."""
+    if media.waveform is None or r.random() >= disturbance.share:
+        return media
+    start = int(r.integers(len(noise) - len(media.waveform)))
+    stretch = noise[start : start + len(media.waveform)]
+    sound = augment.add_noise(media.waveform, stretch, float(r.uniform(*disturbance.snr_db)), media.words)
+    return replace(media, waveform=sound)
+
+
+def roughened(media: Media, features: Features, r: np.random.Generator) -> Inputs:
+    """What the model is fed in training: sound with short masks, lips as a moving, faltering camera sees them."""
     audio = video = None
     if media.waveform is not None:
-        sound = augment.stretch(media.waveform, factor)
-        if r.random() < disturbance.share:
-            start = int(r.integers(len(noise) - len(sound)))
-            sound = augment.add_noise(
-                sound, noise[start : start + len(sound)], float(r.uniform(*disturbance.snr_db)), words
-            )
-        heard = hear(sound, features)
+        heard = hear(media.waveform, features)
         audio = None if heard is None else mask(heard, features, r)
     if media.mouth is not None and features.video is not None:
-        moved = augment.move_camera(augment.stretch_frames(media.mouth, factor), features.video.crop, r)
+        moved = augment.move_camera(media.mouth, features.video.crop, r)
         video = augment.roughen(normalize_video(moved, features.video), r)
-    return pack(audio, video, features), words
+    return pack(audio, video, features)
 
 
 def mask(audio: NDArray[np.float32], features: Features, r: np.random.Generator) -> NDArray[np.float32]:
@@ -163,10 +205,10 @@ def _taken(media: Media, features: Features) -> Media:
     return Media(media.waveform if features.audio else None, media.mouth if features.video else None, media.words)
 
 
-def _choose_modality(media: Media, r: np.random.Generator) -> Media:
+def _choose_modality(media: Media, r: np.random.Generator, shares: Mapping[str, float]) -> Media:
     if media.waveform is None or media.mouth is None:
         return media
-    choice = r.choice(list(MODALITIES), p=list(MODALITIES.values()))
+    choice = r.choice(list(shares), p=list(shares.values()))
     sound = None if choice == "lips" else media.waveform
     return Media(sound, None if choice == "sound" else media.mouth, media.words)
 
