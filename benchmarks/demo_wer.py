@@ -20,6 +20,7 @@ import torch
 from edgeav.catalog import find_model
 from edgeav.data import augment
 from edgeav.data.corpus import Corpus, Media, Split, open_corpus
+from edgeav.data.noise import babble as make_babble
 from edgeav.measure import Recognizer, Wer, recognizer, word_error_rate
 from edgeav.models import load_model
 from edgeav.results import commit
@@ -122,7 +123,7 @@ def _wer(clips: list[tuple[str, Media]], condition: Condition, speech: Recognize
 def _babble(corpus: Corpus) -> np.ndarray:
     """Of training voices: test voices must not be their own noise."""
     voices = [u.media().waveform for u in corpus.calibration(40, seed=7)]
-    noise = augment.babble([v for v in voices if v is not None], BABBLE_SECONDS, np.random.default_rng(7))
+    noise = make_babble([v for v in voices if v is not None], BABBLE_SECONDS, np.random.default_rng(7))
     assert len(noise) == BABBLE_SECONDS * SAMPLE_RATE_HZ
     return noise
 

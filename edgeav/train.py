@@ -15,15 +15,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.optim.swa_utils import AveragedModel
 
-from edgeav.data.batch import Batches, Disturbance, Source
+from edgeav.data.acoustics import load_acoustics
+from edgeav.data.batch import Batches, Source
 from edgeav.data.cache import DecodedClips
+from edgeav.data.disturbance import Disturbance
 from edgeav.data.text import load_tokenizer
 from edgeav.errors import EdgeavError
 from edgeav.losses import CtcTraining, Mixture
@@ -41,9 +42,8 @@ class Job:
     model: str  # the folder of the model to begin with
     sources: list[tuple[str, int]]  # (folder of decoded clips, clips a batch) for every corpus
     valid: dict[str, str]  # name -> folder of decoded clips
-    noise: str  # .npy: (S,) float32
-    noise_share: float
-    snr_db: tuple[float, float]
+    acoustics: str  # folder of noise and rooms
+    noise: dict[str, Any]  # a Disturbance
     longest_s: float  # of a clip that is trained on
     steps: int
     learning_rate: float
@@ -88,15 +88,13 @@ def train(job: Job) -> None:
     first = _resume(folder, training, optimizer, average)
     training.train()
     parallel, optimizer = accelerator.prepare(training, optimizer)
-    batches = _batches(job, averaged.model.config)
+    batches, noise = _batches(job, averaged.model.config), Disturbance.model_validate(job.noise)
     log = _Log(folder, job, first) if accelerator.is_main_process else None
     for step in range(first, job.steps):
         done = step / job.steps
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, job)
-        batch = batches.batch(
-            job.seed, step, rank, Disturbance(job.noise_share * min(1.0, 0.3 + done / 0.3), job.snr_db)
-        )
+        batch = batches.batch(job.seed, step, rank, noise.at(done))
         torch.manual_seed((job.seed * 1_000_003 + step) * 1024 + rank)
         losses = parallel(batch, frame_weight=max(0.0, 1 - done / 0.85))
         optimizer.zero_grad(set_to_none=True)
@@ -193,7 +191,7 @@ def _groups(module: torch.nn.Module, weight_decay: float) -> list[dict]:
 
 def _batches(job: Job, config: ModelConfig) -> Batches:
     sources = [Source(DecodedClips(Path(folder)), count, job.longest_s) for folder, count in job.sources]
-    return Batches(sources, load_tokenizer(Path(job.model)), np.load(job.noise, mmap_mode="r"), config)
+    return Batches(sources, load_tokenizer(Path(job.model)), load_acoustics(Path(job.acoustics)), config)
 
 
 def _checkpoint(folder: Path, step: int, *parts: torch.nn.Module | torch.optim.Optimizer) -> None:

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from edgeav.data import augment
-from edgeav.data.batch import NO_LABEL, Batches, Disturbance, Source, mask
+from edgeav.data.acoustics import Acoustics, NoiseBank
+from edgeav.data.batch import NO_LABEL, Batches, Source, mask
 from edgeav.data.cache import DecodedClips, decode
 from edgeav.data.corpus import Media, Utterance, open_corpus
+from edgeav.data.disturbance import Disturbance, RoomShare
+from edgeav.data.noise import coloured
 from edgeav.data.synthetic import GRAMMAR
 from edgeav.data.text import Tokenizer, train_tokenizer
 from edgeav.errors import EdgeavError
@@ -23,6 +26,9 @@ from edgeav.models import ModelConfig
 from edgeav.progress import Progress
 from edgeav.runtime.features import hear
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ, Features, LogMel, Mouth, Samples
+
+WHITE = Acoustics(NoiseBank({"white": coloured(SAMPLE_RATE_HZ * 20, 0.0, np.random.default_rng(0))}))
+SOMETIMES = Disturbance(share=0.5, kinds={"white": 1.0}, rooms=RoomShare(share=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +147,8 @@ def test_batches_depend_on_seed_step_and_rank_alone(clips: DecodedClips, tokeniz
     utterances: list[Utterance] = list(open_corpus("demo").train[:4])
     assert [clips.rows[i].text for i in range(4)] == [u.text for u in utterances]
     np.testing.assert_array_equal(clips.media(2).mouth, utterances[2].media().mouth)
-    noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ * 20).astype(np.float32)
-    batches = Batches([Source(clips, 3, longest_s=10.0)], tokenizer, noise, ModelConfig(tokens=tokenizer.tokens))
-    one, again, other = (batches.batch(1, 5, rank, Disturbance(0.5)) for rank in (0, 0, 1))
+    batches = Batches([Source(clips, 3, longest_s=10.0)], tokenizer, WHITE, ModelConfig(tokens=tokenizer.tokens))
+    one, again, other = (batches.batch(1, 5, rank, SOMETIMES) for rank in (0, 0, 1))
     assert (one.audio == again.audio).all() and (one.video == again.video).all()
     assert one.audio.shape != other.audio.shape or (one.audio != other.audio).any()
     assert len(one.target_lengths) == 3 and one.presence.shape[:2] == one.labels.shape
@@ -162,8 +167,7 @@ def test_batches_are_what_the_model_takes_at_its_own_clock(
     takes: Features, audio: tuple, video: tuple, clips: DecodedClips, tokenizer: Tokenizer
 ) -> None:
     config = ModelConfig.model_construct(inputs=takes, tokens=("<blank>", *tokenizer.tokens), blank_index=0)
-    noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ * 20).astype(np.float32)
-    batch = Batches([Source(clips, 4, longest_s=10.0)], tokenizer, noise, config).batch(1, 5, 0, Disturbance(0.5))
+    batch = Batches([Source(clips, 4, longest_s=10.0)], tokenizer, WHITE, config).batch(1, 5, 0, SOMETIMES)
     steps = int(batch.steps.max())
     assert batch.presence.shape == (4, steps, 2) and batch.labels.shape == (4, steps)
     assert batch.audio.shape == (4, takes.audio_frames * steps, *audio)
@@ -206,7 +210,7 @@ def test_clips_that_all_lack_one_modality_are_decoded_too(kept: str, tmp_path: P
 
 
 def test_frame_labels_name_the_word_spoken_then_and_blank_in_silence(tokenizer: Tokenizer) -> None:
-    batches = Batches([], tokenizer, np.zeros(1, np.float32), ModelConfig(tokens=tokenizer.tokens))
+    batches = Batches([], tokenizer, WHITE, ModelConfig(tokens=tokenizer.tokens))
     labels = batches.labels([("blue", 0.8, 1.6)], 25)  # steps of 80 ms: 10 to 19
     assert set(labels[10:20]) == set(tokenizer.encode("blue"))
     assert set(labels[:10]) == set(labels[20:]) == {len(tokenizer.tokens)}

@@ -7,13 +7,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from edgeav import train as training
+from edgeav.data.acoustics import build_acoustics
 from edgeav.data.cache import decode
 from edgeav.data.corpus import open_corpus
+from edgeav.data.disturbance import Disturbance, RoomShare
 from edgeav.data.text import train_tokenizer
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
 from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
@@ -39,16 +40,15 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     torch.manual_seed(0)
     save_model(AVModel(SMALL.model_copy(update={"tokens": tokenizer.tokens})), folder / "initial")
     tokenizer.save(folder / "initial")
-    noise = np.random.default_rng(0).standard_normal(16_000 * 20).astype(np.float32)
-    np.save(folder / "noise.npy", noise)
+    noise = Disturbance(share=0.5, snr_db=(0.0, 20.0), kinds={"white": 1.0}, rooms=RoomShare(share=0.3))
+    build_acoustics(noise, [], 0, folder / "acoustics")
     return Job(
         folder=str(folder / "run"),
         model=str(folder / "initial"),
         sources=[(str(folder / "clips"), 3)],
         valid={},
-        noise=str(folder / "noise.npy"),
-        noise_share=0.5,
-        snr_db=(0.0, 20.0),
+        acoustics=str(folder / "acoustics"),
+        noise=noise.model_dump(mode="json"),
         longest_s=10.0,
         steps=6,
         learning_rate=3e-3,

@@ -42,22 +42,15 @@ def active_power(waveform: Array, words: Sequence[Word]) -> float:
 
 
 def add_noise(waveform: Array, noise: Array, snr_db: float, words: Sequence[Word] = ()) -> Array:
-    """(S,) + (S,) at exactly `snr_db` over active speech; silence stays as it is."""
-    speech, disturbance = active_power(waveform, words), float(np.mean(noise**2))
+    """(S,) + (S,) at exactly `snr_db`, the power of active speech against that of all the noise, so 0 is 0 dB.
+
+    Nothing is clipped. ValueError where either is silent: a ratio to nothing is no ratio.
+    """
+    speech, disturbance = active_power(waveform, words), float(np.mean(np.square(noise, dtype=np.float64)))
     if speech <= 0 or disturbance <= 0:
-        return waveform
+        raise ValueError(f"no SNR is defined: the {'speech' if speech <= 0 else 'noise'} is silent")
     gain = np.sqrt(speech / disturbance) * 10 ** (-snr_db / 20)
     return (waveform + noise * gain).astype(np.float32)
-
-
-def babble(voices: Sequence[Array], seconds: int, r: Rng) -> Array:
-    """(S,) of several people talking at once, their number (1 to 6) changing every 10 s; level 1."""
-    length, parts = 10 * SAMPLE_RATE_HZ, []
-    for _ in range(-(-seconds // 10)):
-        streams = [_talker(voices, length, r) for _ in range(int(r.integers(1, 7)))]
-        mixed = np.sum(streams, axis=0)
-        parts.append(mixed / (mixed.std() + 1e-6))
-    return np.concatenate(parts).astype(np.float32)
 
 
 def move_camera(frames: NDArray[np.uint8], side: int, r: Rng) -> Array:
@@ -100,12 +93,3 @@ def mask_time(frames: Array, r: Rng, longest: int) -> Array:
     start = int(r.integers(0, max(1, len(frames) - width)))
     frames[start : start + width] = 0
     return frames
-
-
-def _talker(voices: Sequence[Array], length: int, r: Rng) -> Array:
-    parts, total = [], 0
-    while total < length:
-        voice = voices[int(r.integers(len(voices)))]
-        parts.append(voice / (voice.std() + 1e-4))
-        total += len(voice)
-    return np.concatenate(parts)[:length]

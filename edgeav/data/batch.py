@@ -6,7 +6,7 @@ A batch is a function of (seed, step, rank) alone, so a resumed run sees exactly
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeav.data import augment
+from edgeav.data.acoustics import Acoustics, clip_name
 from edgeav.data.cache import DecodedClips
 from edgeav.data.corpus import Media, Word
+from edgeav.data.disturbance import Disturbance
 from edgeav.data.text import Tokenizer
 from edgeav.models.config import ModelConfig
 from edgeav.runtime.features import Inputs, empty_inputs, hear, normalize_video, pack
@@ -38,15 +40,6 @@ class Source:
     @cached_property
     def usable(self) -> list[int]:
         return [i for i, row in enumerate(self.clips.rows) if row.duration_s <= self.longest_s]
-
-
-@dataclass(frozen=True)
-class Disturbance:
-    """How often a clip's sound is disturbed (0..1), and how loudly: the range of the SNR over active speech."""
-
-    share: float
-    snr_db: tuple[float, float] = (-5.0, 18.0)
-    tempo_share: float = 0.7  # how often a clip is played faster or slower
 
 
 @dataclass(frozen=True)
@@ -83,18 +76,18 @@ class Take:
 
 
 class Batches:
-    """`batch(step)` makes the batch of that step for a model of `config`; `noise` is a long recording to draw
-    disturbance from. `modalities`: how often (both, sound alone, lips alone) of a clip that has both is given."""
+    """`batch(step)` makes the batch of that step for a model of `config`, with noise and rooms from `acoustics`.
+    `modalities`: how often (both, sound alone, lips alone) of a clip that has both is given."""
 
     def __init__(
         self,
         sources: Sequence[Source],
         tokenizer: Tokenizer,
-        noise: NDArray[np.float32],
+        acoustics: Acoustics,
         config: ModelConfig,
         modalities: Mapping[str, float] = MODALITIES,
     ) -> None:
-        self.sources, self.tokenizer, self.noise = sources, tokenizer, noise
+        self.sources, self.tokenizer, self.acoustics = sources, tokenizer, acoustics
         self.features, self.blank, self.modalities = config.inputs, config.blank, modalities
 
     def batch(self, seed: int, step: int, rank: int, disturbance: Disturbance) -> Batch:
@@ -109,7 +102,8 @@ class Batches:
                 media = source.clips.media(index)
                 given = _choose_modality(_taken(media, self.features), r, self.modalities)
                 factor = float(r.uniform(0.85, 1.18)) if r.random() < disturbance.tempo_share else 1.0
-                heard = disturb(at_tempo(given, factor), self.noise, disturbance, r)
+                name = clip_name(source.clips, index)
+                heard = self.acoustics.disturb(at_tempo(given, factor), name, disturbance, r)
                 inputs = roughened(heard, self.features, r)
                 labels = self.labels(heard.words, inputs.steps)
                 text = source.clips.rows[index].text
@@ -141,16 +135,6 @@ def at_tempo(media: Media, factor: float) -> Media:
         None if media.mouth is None else augment.stretch_frames(media.mouth, factor),
         tuple((word, start / factor, end / factor) for word, start, end in media.words),
     )
-
-
-def disturb(media: Media, noise: NDArray[np.float32], disturbance: Disturbance, r: np.random.Generator) -> Media:
-    """The clip with noise in its sound, or not, as chance has it."""
-    if media.waveform is None or r.random() >= disturbance.share:
-        return media
-    start = int(r.integers(len(noise) - len(media.waveform)))
-    stretch = noise[start : start + len(media.waveform)]
-    sound = augment.add_noise(media.waveform, stretch, float(r.uniform(*disturbance.snr_db)), media.words)
-    return replace(media, waveform=sound)
 
 
 def roughened(media: Media, features: Features, r: np.random.Generator) -> Inputs:

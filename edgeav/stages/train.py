@@ -5,12 +5,13 @@ Real clips are optional ingredients: where their folder is absent the stage says
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from edgeav.data.disturbance import Disturbance
 from edgeav.errors import EdgeavError
 from edgeav.spec import Strict
 from edgeav.stages.stage import Stage
@@ -18,8 +19,6 @@ from edgeav.stages.stage import Stage
 if TYPE_CHECKING:
     from edgeav.data.corpus import Corpus
     from edgeav.run import Run
-
-NOISE_SECONDS = 600
 
 
 class Ingredient(Strict):
@@ -37,12 +36,8 @@ class Train(Stage):
     """CTC training with frame labels that fade out; see edgeav/losses.py."""
 
     mix: list[Ingredient] = Field(min_length=1)
-    noise: str | None = None
-    """A folder of recordings (manifest.jsonl with `path`) to disturb the sound with, beside babble of the mix."""
-    noise_share: float = Field(0.7, ge=0, le=1)
-    """Probability that a clip's sound is disturbed; it rises to this over the first third of the steps."""
-    snr_db: tuple[float, float] = Field((-5.0, 18.0), strict=False)
-    """Range of the signal-to-noise ratio, over active speech."""
+    noise: Disturbance = Disturbance()
+    """Noise and rooms that the sound is disturbed with; the babble is made of the mix."""
     vocabulary: int = Field(256, ge=16, le=32_000)
     """SentencePiece pieces, learned from the texts of the mix."""
     longest_s: float = Field(3.6, gt=0.5)
@@ -69,14 +64,16 @@ class Train(Stage):
         start = _initial_model(model_folder, corpora, self.vocabulary, seed, work / "initial")
         clips = {n: run.decoded(n, 0, "train", corpus.train).folder for n, corpus in corpora.items()}
         valid = {n: str(run.decoded(n, 0, "valid", c.valid).folder) for n, c in corpora.items() if c.valid}
+        noise = self.noise.present(run.progress.say)
         per_batch = {item.corpus: item.per_batch for item in self.mix}
-        key = digest([self.model_dump(), seed, folder_hash(start)])[:8]
+        key = digest([self.model_dump(), noise.model_dump(), seed, folder_hash(start)])[:8]
         job = Job(
             folder=str(work / f"job-{key}"),
             model=str(start),
             sources=[(str(folder), per_batch[name]) for name, folder in clips.items()],
             valid=valid,
-            noise=str(_noise(clips.values(), self.noise, seed, work / "noise.npy")),
+            acoustics=str(_acoustics(noise, list(clips.values()), seed, work)),
+            noise=noise.model_dump(mode="json"),
             seed=seed,
             **self.model_dump(exclude={"mix", "noise", "vocabulary"}),
         )
@@ -117,24 +114,14 @@ def _initial_model(start: Path, corpora: dict[str, Corpus], vocabulary: int, see
     return out
 
 
-def _noise(clips: Iterable[Path], folder: str | None, seed: int, out: Path) -> Path:
-    """(S,) float32 of babble from the mix, and of the recordings in `folder`, every stretch at level 1."""
-    import json
-
-    import numpy as np
-    import soundfile
-
-    from edgeav.data.augment import babble
+def _acoustics(noise: Disturbance, clips: Sequence[Path], seed: int, work: Path) -> Path:
+    """Folder of the noise and rooms for this declaration and these training clips, made once."""
+    from edgeav.data.acoustics import build_acoustics
     from edgeav.data.cache import DecodedClips
+    from edgeav.data.noise import recording_paths
+    from edgeav.run import digest
 
-    if not out.exists():
-        r = np.random.default_rng(seed)
-        decoded = [DecodedClips(path) for path in clips]
-        chosen = [c.media(int(i)).waveform for c in decoded for i in r.permutation(len(c))[:300]]
-        parts = [babble([w for w in chosen if w is not None], NOISE_SECONDS, r)]
-        if folder and Path(folder).is_dir():
-            rows = [json.loads(line) for line in (Path(folder) / "manifest.jsonl").read_text().splitlines()]
-            recordings = [soundfile.read(Path(folder) / row["path"], dtype="float32")[0] for row in rows]
-            parts += [recording / (recording.std() + 1e-6) for recording in recordings]
-        np.save(out, np.concatenate(parts).astype(np.float32))
-    return out
+    folders = [Path(f) for f in (noise.recordings, noise.music, noise.rooms.responses) if f]
+    files = [(str(path), path.stat().st_size) for folder in folders for path in recording_paths(folder)]
+    key = digest([noise.model_dump(), [path.name for path in clips], files, seed])[:8]
+    return build_acoustics(noise, [DecodedClips(path) for path in clips], seed, work / f"acoustics-{key}")
