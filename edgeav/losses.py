@@ -6,10 +6,15 @@
   Szegedy et al. 2016 (https://arxiv.org/abs/1512.00567).
 - The frame losses look at the middle and the last block and at each front end alone. They are faded out, since word
   times are only roughly right. Without them lips take several times longer to be learned.
+
+Each loss is a mean over clips, tokens or frames, whose number differs from batch to batch. So that several processes, or
+several small batches one after the other, give the gradient of one large batch, each mean is weighed by its share of all
+that is counted in the update (`counts`, `shares`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -44,14 +49,35 @@ class CtcTraining(nn.Module):
         width, vocabulary = model.config.width, model.config.vocabulary
         self.heads = nn.ModuleDict({name: nn.Linear(width, vocabulary) for name in FRAME_WEIGHTS if there[name]})
 
-    def forward(self, batch: Batch, frame_weight: float) -> dict[str, Tensor]:
-        """The losses, each a scalar; "loss" is the one to minimize."""
+    def forward(
+        self, batch: Batch, frame_weight: float, shares: Mapping[str, float] | None = None
+    ) -> dict[str, Tensor]:
+        """The losses, each a scalar; "loss" is the one to minimize. `shares`: of this batch in `counts`, None for 1."""
+        losses = weighed(self.losses(batch, *self.encoded(batch)), shares)
+        return losses | {"loss": self.total(losses, frame_weight)}
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """What each loss of this batch is a mean over: how many clips, tokens or frames."""
+        clips, config = float(len(batch.steps)), self.model.config
+        counts = {"ctc": clips} | ({"inter_ctc": clips} if config.inter_ctc else {})
+        if self.model.decoder is not None:
+            counts["attention"] = float(len(batch.targets)) + clips  # each text ends in eos
+        return counts | {name: float((self._labels(name, batch) != NO_LABEL).sum()) for name in self.heads}
+
+    def encoded(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """What each front end makes of the batch, and what the trunk makes of that; each (B, N, D)."""
         streams = self._streams(batch)
-        hidden = self.model.trunk(streams.get("sound"), streams.get("lips"), batch.presence)
-        losses = self._on_text(hidden, batch)
-        frames = self._on_frames({"middle": hidden[len(hidden) // 2], "last": hidden[-1], **streams}, batch)
-        weighted = sum(FRAME_WEIGHTS[name] * loss for name, loss in frames.items())
-        return losses | frames | {"loss": self._mixed(losses) + frame_weight * weighted}
+        return streams, self.model.trunk(streams.get("sound"), streams.get("lips"), batch.presence)
+
+    def losses(self, batch: Batch, streams: dict[str, Tensor], hidden: list[Tensor]) -> dict[str, Tensor]:
+        """Each loss alone, as a mean over this batch."""
+        views = {"middle": hidden[len(hidden) // 2], "last": hidden[-1], **streams}
+        frames = {name: cross_entropy(self.heads[name](v), self._labels(name, batch)) for name, v in views.items()}
+        return self._on_text(hidden, batch) | frames
+
+    def total(self, losses: dict[str, Tensor], frame_weight: float) -> Tensor:
+        """The losses on the text, mixed, and those on the frames."""
+        return self._mixed(losses) + frame_weight * sum(FRAME_WEIGHTS[name] * losses[name] for name in self.heads)
 
     def _on_text(self, hidden: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         model, config = self.model, self.model.config
@@ -73,16 +99,10 @@ class CtcTraining(nn.Module):
             loss = torch.lerp(loss, losses["attention"], self.mixture.attention)
         return loss
 
-    def _on_frames(self, views: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Each view (B, N, D) is asked only about the steps at which what it sees is there."""
-        present = {"sound": batch.presence[..., 0] > 0, "lips": batch.presence[..., 1] > 0}
-        anything = self.model.valid(batch.presence)[..., 0] > 0
-        return {
-            name: cross_entropy(
-                self.heads[name](view), batch.labels.masked_fill(~present.get(name, anything), NO_LABEL)
-            )
-            for name, view in views.items()
-        }
+    def _labels(self, view: str, batch: Batch) -> Tensor:
+        """(B, N): each view is asked only about the steps at which what it sees is there."""
+        there = {"sound": batch.presence[..., 0], "lips": batch.presence[..., 1]}
+        return batch.labels.masked_fill(there.get(view, self.model.valid(batch.presence)[..., 0]) <= 0, NO_LABEL)
 
     def _streams(self, batch: Batch) -> dict[str, Tensor]:
         """(B, N, D) each; lips are computed only for the rows that have them, they are the dear part."""
@@ -93,6 +113,11 @@ class CtcTraining(nn.Module):
             empty = seen.new_zeros(len(batch.presence), *seen.shape[1:])
             streams["lips"] = empty.index_copy(0, batch.video_rows, seen)
         return streams
+
+
+def weighed(losses: dict[str, Tensor], shares: Mapping[str, float] | None) -> dict[str, Tensor]:
+    """Each loss times its share; as it is for None."""
+    return losses if shares is None else {name: loss * shares[name] for name, loss in losses.items()}
 
 
 def ctc(logits: Tensor, batch: Batch, blank: int) -> Tensor:

@@ -77,7 +77,8 @@ def eager(model: AVModel) -> Recognize:
 
     def recognize(inputs: Inputs) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return model(*(torch.from_numpy(array) for array in inputs)).numpy()
+            device = model.positions.device
+            return model(*(torch.from_numpy(array).to(device) for array in inputs)).cpu().numpy()
 
     return recognize
 
