@@ -101,6 +101,16 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str], seed: 
     )
 
 
+def character_error_rate(
+    references: Sequence[str], hypotheses: Sequence[str], seed: int = 0
+) -> tuple[float, float, float]:
+    """CER in percent, spaces counted, and its interval: (rate, low, high)."""
+    counts = [jiwer.process_characters(r, h) for r, h in zip(references, hypotheses, strict=True)]
+    errors = np.array([c.substitutions + c.deletions + c.insertions for c in counts])
+    characters = np.array([c.hits + c.substitutions + c.deletions for c in counts])
+    return (_percent(errors, characters), *_interval(errors, characters, seed))
+
+
 def wer_increase(
     references: Sequence[str], before: Sequence[str], after: Sequence[str], ci: float = 95, seed: int = 0
 ) -> tuple[float, float, float]:

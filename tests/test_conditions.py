@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeav.data.acoustics import NoiseBank
 from edgeav.data.augment import active_power
 from edgeav.data.conditions import GRIDS, NOISES, Condition, bursts, disturb, parse, possible
 from edgeav.data.corpus import Media
@@ -14,7 +15,8 @@ from edgeav.runtime.inputs import Features
 
 KEY = (0, "clip")
 WORDS = (("one", 0.5, 1.0), ("two", 1.25, 2.0))
-NOISE = np.random.default_rng(5).standard_normal(16_000).astype(np.float32)  # shorter than the clip
+SOUND = np.random.default_rng(5).standard_normal(16_000).astype(np.float32)  # shorter than the clip
+NOISE = NoiseBank({"babble": SOUND})
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_spoilt_frames_come_in_bursts_anywhere_in_the_clip() -> None:
 
 
 def test_missing_pictures_are_told_to_the_model_and_leave_the_others_as_they_are(media: Media) -> None:
-    found = disturb(media, only("av+missing40"), None, KEY)
+    found = disturb(media, only("av+missing40"), NOISE, KEY)
     inputs, features = found.inputs(Features()), Features()
     assert media.mouth is not None and (~found.present).sum() == 30
     told = [bool(found.present[2 * step : 2 * step + 2].all()) for step in range(inputs.steps)]
@@ -116,15 +118,15 @@ def test_missing_pictures_are_told_to_the_model_and_leave_the_others_as_they_are
 
 
 def test_all_pictures_missing_is_sound_alone(media: Media) -> None:
-    gone = disturb(media, only("av+missing100"), None, KEY).inputs(Features())
-    alone = disturb(media, only("a"), None, KEY).inputs(Features())
+    gone = disturb(media, only("av+missing100"), NOISE, KEY).inputs(Features())
+    alone = disturb(media, only("a"), NOISE, KEY).inputs(Features())
     for one, other in zip(gone, alone, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_frozen_and_black_pictures_are_not_told(media: Media) -> None:
     assert media.mouth is not None
-    frozen, black = (disturb(media, only(f"av+{fault}"), None, KEY) for fault in ("frozen", "black"))
+    frozen, black = (disturb(media, only(f"av+{fault}"), NOISE, KEY) for fault in ("frozen", "black"))
     assert frozen.mouth is not None and black.mouth is not None
     assert (frozen.mouth == media.mouth[0]).all() and not black.mouth.any()
     assert frozen.inputs(Features()).presence.all() and black.inputs(Features()).presence.all()
@@ -132,13 +134,13 @@ def test_frozen_and_black_pictures_are_not_told(media: Media) -> None:
 
 def test_a_frozen_burst_shows_the_last_good_picture(media: Media) -> None:
     assert media.mouth is not None
-    found = disturb(media, only("v+frozen30"), None, KEY).mouth
+    found = disturb(media, only("v+frozen30"), NOISE, KEY).mouth
     changed = [i for i in range(75) if (found[i] != media.mouth[i]).any()]  # type: ignore[index]
     assert changed and all((found[i] == found[i - 1]).all() for i in changed)  # type: ignore[index]
 
 
 def test_late_pictures_come_behind_the_sound_and_early_ones_before_it(media: Media) -> None:
-    late, early = (disturb(media, only(f"av+{name}"), None, KEY).mouth for name in ("late10", "early10"))
+    late, early = (disturb(media, only(f"av+{name}"), NOISE, KEY).mouth for name in ("late10", "early10"))
     assert media.mouth is not None and late is not None and early is not None
     np.testing.assert_array_equal(late[10:], media.mouth[:-10])
     np.testing.assert_array_equal(early[:-10], media.mouth[10:])
@@ -148,7 +150,7 @@ def test_late_pictures_come_behind_the_sound_and_early_ones_before_it(media: Med
 def test_an_undisturbed_clip_is_fed_as_ever_and_the_original_is_never_changed(media: Media) -> None:
     before = media.mouth.copy(), media.waveform.copy()  # type: ignore[union-attr]
     for ours, theirs in zip(
-        disturb(media, only("av"), None, KEY).inputs(Features()),
+        disturb(media, only("av"), NOISE, KEY).inputs(Features()),
         model_inputs(media.waveform, media.mouth, Features()),
         strict=True,
     ):

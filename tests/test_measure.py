@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edgeav.macs import gmac_per_second
-from edgeav.measure import eager, greedy_text, wer_increase, word_error_rate
+from edgeav.measure import character_error_rate, eager, greedy_text, wer_increase, word_error_rate
 from edgeav.models import random_model
 from edgeav.runtime.features import empty_inputs
 from edgeav.runtime.inputs import Features
@@ -25,6 +25,12 @@ def test_the_rate_counts_each_kind_of_error() -> None:
     found = word_error_rate(["a b c d", "e f"], ["a x c", "e f g"])
     assert (found.substitutions, found.deletions, found.insertions, found.words) == (1, 1, 1, 6)
     assert found.wer == 50.0
+
+
+def test_characters_are_counted_with_the_spaces_between_words() -> None:
+    rate, low, high = character_error_rate(["ab cd", "ef"], ["ab d", "ef"])  # one of 5 + 2 is missing
+    assert rate == pytest.approx(100 / 7, abs=0.01) and low == 0 and high == pytest.approx(20)
+    assert character_error_rate(["ab", "c"], ["", "c"])[0] == pytest.approx(200 / 3, abs=0.01)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:

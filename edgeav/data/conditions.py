@@ -1,6 +1,6 @@
 """Under which conditions a clip is recognized, as data: a modality, noise at an SNR, and what befalls the pictures.
 
-    av  a@0dB  v  av@-5dB:white+missing50  av+frozen  av+black30  av+late10  a@5dB:recorded
+    av  a@0dB  v  av@-5dB:white+missing50  av+frozen  av+black30  av+late10  a@5dB:recording
 
 A clip is disturbed alike at every evaluation of the same seed, and gets the same stretch of noise at every SNR: systems
 and conditions are compared in pairs. That pictures are missing is told to the model through `presence`; that they are
@@ -12,24 +12,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeav.data.acoustics import NoiseBank
 from edgeav.data.augment import add_noise
 from edgeav.data.corpus import Media
+from edgeav.data.disturbance import Kind
 from edgeav.errors import EdgeavError
 from edgeav.runtime.clip import Clip
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.runtime.inputs import Features
 
 Fault = Literal["missing", "frozen", "black"]
-NOISES = ("babble", "white", "recorded")
+NOISES: tuple[str, ...] = get_args(Kind)
 BURST = 10  # frames that are spoilt at a stretch, on average: 400 ms, as when a hand or a turn hides a face
 MOST_LATE = 50  # frames: 2 s
-SYNTAX = re.compile(r"(?P<modality>av|a|v)(@(?P<snr>-?\d+(\.\d+)?)dB(:(?P<noise>[a-z]+))?)?(?P<rest>(\+[a-z]+\d*)*)")
+SYNTAX = re.compile(r"(?P<modality>av|a|v)(@(?P<snr>-?\d+(\.\d+)?)dB(:(?P<noise>[a-z-]+))?)?(?P<rest>(\+[a-z]+\d*)*)")
 EXAMPLES = "av, a, v, a@0dB, av@-5dB:white, av+missing50, av+frozen, av+black30, av@0dB+late10, av+early5"
 
 SNRS = (None, 10, 5, 0, -5, -10)
@@ -123,12 +125,12 @@ def possible(condition: Condition, media: Media) -> bool:
     return not (condition.hears and media.waveform is None) and not (condition.sees and media.mouth is None)
 
 
-def disturb(media: Media, condition: Condition, noise: NDArray[np.float32] | None, key: tuple[int, str]) -> Disturbed:
-    """The clip under `condition`; `noise` (S,) is a long recording of its kind, `key` is (seed, id of the clip)."""
+def disturb(media: Media, condition: Condition, noise: NoiseBank, key: tuple[int, str]) -> Disturbed:
+    """The clip under `condition`; `noise` holds the kind that it names, `key` is (seed, id of the clip)."""
     sound, mouth = media.waveform if condition.hears else None, media.mouth if condition.sees else None
     if sound is not None and condition.snr_db is not None:
-        assert noise is not None, "a condition with an SNR comes with its noise"
-        sound = add_noise(sound, _stretch(noise, len(sound), _random(key, "noise")), condition.snr_db, media.words)
+        disturbance = noise.draw(condition.noise, len(sound), _random(key, "noise"), key[1])
+        sound = add_noise(sound, disturbance, condition.snr_db, media.words)
     present = np.ones(0 if mouth is None else len(mouth), bool)
     if mouth is not None and condition.fault:
         spoilt = bursts(len(mouth), condition.percent, _random(key, "pictures"))
@@ -161,11 +163,6 @@ def _spoil(mouth: NDArray[np.uint8], spoilt: NDArray[np.bool_], fault: Fault) ->
         return np.where(spoilt[:, None, None], 0, mouth).astype(np.uint8), np.ones(len(mouth), bool)
     last_good = np.maximum.accumulate(np.where(spoilt, 0, np.arange(len(mouth))))
     return mouth[last_good], np.ones(len(mouth), bool)
-
-
-def _stretch(noise: NDArray[np.float32], samples: int, r: np.random.Generator) -> NDArray[np.float32]:
-    """(samples,) from a random place on; a recording that is too short begins again."""
-    return noise[(int(r.integers(len(noise))) + np.arange(samples)) % len(noise)]
 
 
 def _random(key: tuple[int, str], purpose: str) -> np.random.Generator:
