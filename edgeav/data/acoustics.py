@@ -84,7 +84,7 @@ class Acoustics:
     def disturb(self, media: Media, clip: str, wanted: Disturbance, r: Rng) -> Media:
         """The clip, named `clip`, in a room and in noise, as often as wanted; the lips are left alone."""
         sound = media.waveform
-        if sound is None or augment.active_power(sound, media.words) <= 0:  # no ratio to silence is defined
+        if sound is None:
             return media
         if r.random() < wanted.rooms.share:
             sound = reverberate(sound, room(self.rooms, wanted.rooms, r))

@@ -44,11 +44,13 @@ def active_power(waveform: Array, words: Sequence[Word]) -> float:
 def add_noise(waveform: Array, noise: Array, snr_db: float, words: Sequence[Word] = ()) -> Array:
     """(S,) + (S,) at exactly `snr_db`, the power of active speech against that of all the noise, so 0 is 0 dB.
 
-    Nothing is clipped. ValueError where either is silent: a ratio to nothing is no ratio.
+    Silent speech stays as it is, and nothing is clipped. ValueError for silent noise: it reaches no ratio.
     """
     speech, disturbance = active_power(waveform, words), float(np.mean(np.square(noise, dtype=np.float64)))
-    if speech <= 0 or disturbance <= 0:
-        raise ValueError(f"no SNR is defined: the {'speech' if speech <= 0 else 'noise'} is silent")
+    if speech <= 0:
+        return waveform
+    if disturbance <= 0:
+        raise ValueError("the noise is silent: no gain brings it to any SNR")
     gain = np.sqrt(speech / disturbance) * 10 ** (-snr_db / 20)
     return (waveform + noise * gain).astype(np.float32)
 

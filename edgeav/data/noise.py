@@ -49,15 +49,12 @@ def speech_shaped(voices: Iterable[Array], count: int, r: Rng) -> Array:
 def chords(count: int, r: Rng) -> Array:
     """(S,) of SYNTHETIC music, for want of recordings: plucked major and minor chords, one every half second."""
     beat = SAMPLE_RATE_HZ // 2
-    time = np.arange(2 * beat) / SAMPLE_RATE_HZ
-    sound = np.zeros(count + len(time))
+    notes = [_plucked(55 * 2 ** (semitone / 12), 2 * beat, r) for semitone in range(37)]  # three octaves from A1
+    sound = np.zeros(count + 2 * beat)
     for start in range(0, count, beat):
-        root = 55 * 2 ** (r.integers(0, 25) / 12)
-        for semitones in (0, r.choice([3, 4]), 7, 12):
-            pitch = root * 2 ** (semitones / 12)
-            for harmonic in range(1, 9):
-                swing = np.sin(2 * np.pi * harmonic * pitch * time + r.uniform(0, 2 * np.pi))
-                sound[start : start + len(time)] += swing * np.exp(-time * (1 + harmonic)) / harmonic
+        root, third = int(r.integers(0, 25)), int(r.integers(3, 5))
+        for semitone in (0, third, 7, 12):
+            sound[start : start + 2 * beat] += notes[root + semitone]
     return level(sound[:count])
 
 
@@ -121,6 +118,16 @@ def to_int16(waveform: Array) -> tuple[NDArray[np.int16], float]:
     peak = float(np.abs(waveform).max(initial=0.0))
     gain = min(1.0, 1.0 / peak) if peak else 1.0
     return np.round(waveform * (gain * 32767)).astype(np.int16), float(20 * np.log10(gain))
+
+
+def _plucked(pitch_hz: float, count: int, r: Rng) -> NDArray:
+    """(S,): a string with eight harmonics, the higher the weaker and the sooner gone."""
+    time_s = np.arange(count) / SAMPLE_RATE_HZ
+    waves = [
+        np.sin(2 * np.pi * n * pitch_hz * time_s + r.uniform(0, 2 * np.pi)) * np.exp(-time_s * (1 + n)) / n
+        for n in range(1, 9)
+    ]
+    return np.sum(waves, axis=0)
 
 
 def _filtered(white: NDArray, response: NDArray) -> Array:
