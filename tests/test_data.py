@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from edgeav.data import augment
 from edgeav.data.acoustics import Acoustics, NoiseBank
-from edgeav.data.batch import NO_LABEL, Batches, Source, mask
+from edgeav.data.batch import NO_LABEL, Batch, Batches, Source, mask
 from edgeav.data.cache import DecodedClips, decode
 from edgeav.data.corpus import Media, Utterance, open_corpus
 from edgeav.data.disturbance import Disturbance, RoomShare
 from edgeav.data.noise import coloured
+from edgeav.data.prefetch import Prefetch
 from edgeav.data.synthetic import GRAMMAR
 from edgeav.data.text import Tokenizer, train_tokenizer
 from edgeav.errors import EdgeavError
@@ -152,6 +154,20 @@ def test_batches_depend_on_seed_step_and_rank_alone(clips: DecodedClips, tokeniz
     assert (one.audio == again.audio).all() and (one.video == again.video).all()
     assert one.audio.shape != other.audio.shape or (one.audio != other.audio).any()
     assert len(one.target_lengths) == 3 and one.presence.shape[:2] == one.labels.shape
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_batches_made_ahead_are_those_made_one_by_one(
+    processes: int, clips: DecodedClips, tokenizer: Tokenizer
+) -> None:
+    batches = Batches([Source(clips, 3, longest_s=10.0)], tokenizer, WHITE, ModelConfig(tokens=tokenizer.tokens))
+
+    def make(step: int) -> Batch:
+        return batches.batch(1, step, 0, SOMETIMES)
+
+    for step, ahead in zip(range(3, 7), Prefetch(make, range(3, 7), processes), strict=True):
+        for name, tensor in vars(make(step)).items():
+            assert torch.equal(getattr(ahead, name), tensor), name
 
 
 @pytest.mark.parametrize(

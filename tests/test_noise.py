@@ -126,7 +126,7 @@ def test_floats_do_not_clip_and_sixteen_bits_are_lowered_and_say_by_how_much() -
     assert int(np.abs(written.astype(int)).max()) == 32767
     gain = 10 ** (gain_db / 20)
     np.testing.assert_allclose(written / (32767 * gain), mixed, atol=0.51 / (32767 * gain), rtol=1e-6)  # half a step
-    quiet, none = noise.to_int16(clean / np.float32(10))
+    quiet, none = noise.to_int16((clean / 10).astype(np.float32))
     assert none == 0 and np.abs(quiet / 32767 - clean / 10).max() < 1e-4
 
 
