@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeav import __version__, catalog, console, doctor, show, spec
+from edgeav import __version__, catalog, cli_data, console, doctor, show, spec
 from edgeav.device import Device
 from edgeav.progress import TerminalProgress
 from edgeav.recipe import Recipe
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 models_app = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models", short_help="The models that a recipe can name; import others.")
+app.add_typer(cli_data.app, name="data", short_help="Corpora: prepare one for training, look at one.")
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]

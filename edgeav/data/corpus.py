@@ -20,6 +20,7 @@ from edgeav.runtime.inputs import Features
 
 Word = tuple[str, float, float]
 Familiarity = Literal["seen", "unseen", "mixed", "unknown"]
+UNKNOWN = "unknown"  # the speaker of a clip whose corpus does not say
 
 
 @dataclass(frozen=True)

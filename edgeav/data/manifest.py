@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from edgeav.data.corpus import Corpus, Familiarity, Media, Split, Utterance, Word
+from edgeav.data.corpus import UNKNOWN, Corpus, Familiarity, Media, Split, Utterance, Word
 from edgeav.errors import EdgeavError
 from edgeav.runtime.inputs import MOUTH, SAMPLE_RATE_HZ
 
@@ -42,7 +42,8 @@ def read_folder(folder: Path) -> Corpus:
     path = folder / "manifest.jsonl"
     if not path.is_file():
         raise EdgeavError(
-            f"{folder}: has no manifest.jsonl. One JSON object a line: audio, video, text, speaker, split"
+            f"{folder}: has no manifest.jsonl. One JSON object a line: audio, video, text, speaker, split."
+            f" To make one of clips: edgeav data prepare {folder} --out data/{folder.name}"
         )
     rows, problems = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -74,6 +75,8 @@ def _split(folder: Path, rows: list[tuple[str, Utterance]]) -> Corpus:
 
 
 def _familiarity(speakers: set[str], known: set[str]) -> Familiarity:
+    if UNKNOWN in speakers | known:
+        return "unknown"
     if speakers <= known:
         return "seen"
     return "unseen" if not speakers & known else "mixed"
