@@ -338,6 +338,12 @@ def test_the_command_prints_a_summary_and_json_and_show_says_the_same(edgeav: Ru
     assert "unseen" in table and "test: word0 said" in table and "6 clips" in table
 
 
+@pytest.mark.parametrize("name", ["prepare", "show"])
+def test_the_help_of_each_command_opens_with_an_example_of_it(edgeav: Run, name: str) -> None:
+    shown = [line.strip() for line in edgeav("data", name, "--help").stdout.splitlines() if line.strip()]
+    assert shown[1].startswith(f"Example: edgeav data {name} ") and any("--json" in line for line in shown)
+
+
 def test_mistakes_of_the_command_are_explained_and_write_nothing(edgeav: Run, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.doc").write_text("mine")
@@ -345,7 +351,8 @@ def test_mistakes_of_the_command_are_explained_and_write_nothing(edgeav: Run, tm
     for words, said in (
         (["prepare", "nowhere", "--out", "out"], "nowhere: no such file or folder"),
         (["prepare", "mine", "--out", "out"], "not a known corpus"),
-        (["prepare", "raw", "--out", "raw"], "is the source itself"),
+        (["prepare", "raw", "--out", "raw"], "raw: lies in the source raw"),
+        (["prepare", "raw", "--out", "raw/out"], "raw/out: lies in the source raw"),
         (["prepare", "raw", "--out", "mine"], "did not write"),
         (["prepare", "raw", "--out", "out", "--face-model", "x.onnx"], "x.onnx: no such file"),
         (["prepare", "raw", "--out", "out", "--face-model", "mine/notes.doc"], "cannot be loaded"),

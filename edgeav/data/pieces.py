@@ -12,6 +12,7 @@ from dataclasses import replace
 from edgeav.data.corpus import Word
 from edgeav.data.readers.clip import RawClip
 
+OVERLAP_S = 0.05  # of two words: less is rounding
 MARGIN_S = 0.2  # kept before the first and behind the last word of a piece, or half the pause where that is less
 
 
@@ -21,8 +22,8 @@ def cut_long(clips: Sequence[RawClip], longest_s: float) -> list[RawClip]:
 
 
 def _cut(clip: RawClip, longest_s: float) -> list[RawClip]:
-    # Words that do not run forward are not to be cut by; preparation will say so.
-    forward = all(a[1] <= a[2] <= b[1] + 1e-6 for a, b in zip(clip.words, clip.words[1:], strict=False))
+    # Words that do not run forward are not to be cut by; preparation will say so. Rounded times may overlap a little.
+    forward = all(a[1] <= a[2] <= b[1] + OVERLAP_S for a, b in zip(clip.words, clip.words[1:], strict=False))
     if not clip.words or not forward or clip.words[-1][2] - clip.words[0][1] <= longest_s - 2 * MARGIN_S:
         return [clip]
     groups = _groups(clip.words, longest_s - 2 * MARGIN_S)

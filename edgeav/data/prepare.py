@@ -79,8 +79,8 @@ def prepare(source: Path, out: Path, settings: Settings, progress: Progress) -> 
 
 
 def _check_out(source: Path, out: Path) -> None:
-    if out.resolve() == source.resolve():
-        raise EdgeavError(f"{out}: is the source itself; choose another folder with --out")
+    if out.resolve().is_relative_to(source.resolve()):  # the next run would read what this one wrote
+        raise EdgeavError(f"{out}: lies in the source {source}; choose another folder with --out")
     if out.is_dir() and any(out.iterdir()) and not (out / JOURNAL).is_file():
         raise EdgeavError(f"{out}: holds files that `edgeav data prepare` did not write; choose another --out")
 

@@ -80,7 +80,7 @@ def corpus_of(kind: str, clips: Iterable[RawClip], own_splits: bool) -> RawCorpu
 
 def clip_id(*parts: object) -> str:
     """A name for files: "pretrain", "0Fi83BHQsMA/00002" -> "pretrain_0Fi83BHQsMA_00002"."""
-    return re.sub(r"[^\w.-]+", "_", "_".join(map(str, parts)), flags=re.ASCII).strip("_")
+    return re.sub(r"[^\w.-]+", "_", "_".join(map(str, parts))).strip("_")
 
 
 def speaker_of(relative: Path) -> str:
