@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeav import __version__, catalog, cli_data, console, doctor, show, spec
+from edgeav import __version__, catalog, cli_data, cli_evaluate, console, doctor, show, spec
 from edgeav.device import Device
 from edgeav.progress import TerminalProgress
 from edgeav.recipe import Recipe
@@ -29,6 +29,8 @@ app = typer.Typer(
 models_app = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models", short_help="The models that a recipe can name; import others.")
 app.add_typer(cli_data.app, name="data", short_help="Corpora: prepare one for training, look at one.")
+
+app.command("evaluate", short_help="WER and CER of a model or bundle, by condition.")(cli_evaluate.evaluate)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
