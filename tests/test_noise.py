@@ -18,7 +18,10 @@ from edgeav.data.cache import DecodedClips
 from edgeav.data.corpus import Media
 from edgeav.data.disturbance import Curriculum, Disturbance, RoomShare
 from edgeav.errors import EdgeavError
+from edgeav.recipe import Recipe
+from edgeav.run import Run
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ
+from edgeav.stages import train as train_stage
 
 SNRS_DB = (20.0, 10.0, 5.0, 0.0, -5.0, -10.0)
 KINDS = ("babble", "white", "pink", "brown", "speech-shaped", "music", "recording")
@@ -257,6 +260,38 @@ def test_recordings_come_from_a_plain_folder_at_any_rate_and_silent_ones_are_nam
     (tmp_path / "empty").mkdir()
     with pytest.raises(EdgeavError, match="neither manifest"):
         noise.read_recordings(tmp_path / "empty")
+
+
+def test_music_is_what_was_recorded_where_a_folder_is_given_and_chords_where_none_is(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "song.flac", tone(440.0), SAMPLE_RATE_HZ)
+    song, chords = (
+        make_bank(Disturbance(kinds={"music": 1.0}, music=folder), [], 0).sounds["music"]
+        for folder in (str(tmp_path), None)
+    )
+    np.testing.assert_allclose(song, np.sqrt(2) / 0.3 * tone(440.0), atol=1e-3)
+    spectrum = np.abs(np.fft.rfft(chords[: 60 * SAMPLE_RATE_HZ])) ** 2
+    cents = 1200 * np.log2(np.maximum(np.fft.rfftfreq(60 * SAMPLE_RATE_HZ, 1 / SAMPLE_RATE_HZ), 1) / 55)
+    in_tune = np.abs((cents + 50) % 100 - 50) < 25  # half of all frequencies are so near to a semitone
+    assert spectrum[in_tune].sum() > 0.9 * spectrum.sum()
+
+
+def test_only_training_speakers_are_heard_in_the_babble_of_a_training_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    for speaker, split in (("ann", "train"), ("bob", "train"), ("eve", "dev"), ("dan", "test")):
+        soundfile.write(tmp_path / f"{speaker}.wav", tone(300.0), SAMPLE_RATE_HZ)
+        rows.append({"audio": f"{speaker}.wav", "text": "bin", "speaker": speaker, "split": split})
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "model.safetensors").touch()  # a model that is trained further
+
+    def heard(noise: Disturbance, clips: Sequence[Path], seed: int, work: Path) -> Path:
+        raise EdgeavError(" ".join(row.speaker for folder in clips for row in DecodedClips(folder).rows))
+
+    monkeypatch.setattr(train_stage, "_acoustics", heard)
+    stage = train_stage.Train.model_validate({"mix": [{"corpus": str(tmp_path), "per_batch": 1}], "steps": 1})
+    with pytest.raises(EdgeavError, match=r"^ann bob$"):
+        stage.apply(tmp_path, tmp_path / "out", Run(tmp_path / "run", Recipe.load("train-demo")))
 
 
 def test_the_default_curriculum_is_the_ramp_that_the_demo_was_trained_with() -> None:
