@@ -31,6 +31,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "executorch": ("executorch.runtime", "executorch.kernels.quantized"),
     "video": ("av", "cv2"),
     "voices": ("ttspico",),
+    "tensorboard": ("tensorboard",),
     "hama": ("hama",),
 }  # fmt: skip
 ENGINES = ("onnxruntime", "openvino", "executorch")

@@ -7,9 +7,9 @@
 - The frame losses look at the middle and the last block and at each front end alone. They are faded out, since word
   times are only roughly right. Without them lips take several times longer to be learned.
 
-Each loss is a mean over clips, tokens or frames, whose number differs from batch to batch. So that several processes, or
-several small batches one after the other, give the gradient of one large batch, each mean is weighed by its share of all
-that is counted in the update (`counts`, `shares`).
+Each loss is a mean over clips, tokens or frames, whose number differs from batch to batch. So that several processes,
+or several small batches one after the other, give the gradient of one large batch, each mean is weighed by its share of
+all that is counted in the update (`counts`, `shares`).
 """
 
 from __future__ import annotations

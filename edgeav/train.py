@@ -1,116 +1,106 @@
 """THE training loop: a technique passes a loss, it never copies the loop.
 
 It runs as one process per core or GPU (`python -m torch.distributed.run -m edgeav.train JOB.json`), kept in step by
-Hugging Face accelerate. Every batch and every dropout mask is a function of (seed, step, rank), so a killed run
-goes on from its last checkpoint as if it had not been.
+Hugging Face accelerate. Every batch and every dropout mask is a function of (seed, step, number of the batch), so a
+killed run goes on from its last checkpoint as if it had not been.
+
+P processes that accumulate k batches each make the same update as one process that accumulates P k, or has one batch
+P k times as large: every loss is divided by what is counted in all of them (edgeav/losses.py). Batch norm is the
+exception, its statistics are those of each batch alone, unless `frozen_norms` leaves them as they are.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
+from edgeav.checkpoints import keep_weights, mean_weights, moving_average, resume, save_checkpoint
 from edgeav.data.acoustics import load_acoustics
 from edgeav.data.batch import Batches, Source
 from edgeav.data.cache import DecodedClips
 from edgeav.data.disturbance import Disturbance
+from edgeav.data.prefetch import Prefetch
 from edgeav.data.text import load_tokenizer
-from edgeav.errors import EdgeavError
+from edgeav.distillation import DistillationTraining
+from edgeav.job import Job
 from edgeav.losses import CtcTraining, Mixture
-from edgeav.measure import recognizer, word_error_rate
+from edgeav.metrics import Metrics, validate
 from edgeav.models import ModelConfig, load_model, save_model
+from edgeav.spec import load
+from edgeav.teacher import Lessons, open_teacher
 
-CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything a training process needs to know; lies in `folder`/job.json."""
-
-    folder: str  # checkpoints, metrics and the result
-    model: str  # the folder of the model to begin with
-    sources: list[tuple[str, int]]  # (folder of decoded clips, clips a batch) for every corpus
-    valid: dict[str, str]  # name -> folder of decoded clips
-    acoustics: str  # folder of noise and rooms
-    noise: dict[str, Any]  # a Disturbance
-    longest_s: float  # of a clip that is trained on
-    steps: int
-    learning_rate: float
-    weight_decay: float
-    warmup: int
-    flat: float  # the share of steps at full rate, before the cosine
-    seed: int
-    processes: int
-    checkpoint_every: int
-    inter_ctc_weight: float = Mixture.inter_ctc
-    attention_weight: float = Mixture.attention
+Lesson = TypeVar("Lesson")
 
 
-def launch(job: Job) -> Path:
-    """Run the job in its own processes, one thread each, and return the folder of the trained model."""
-    folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(json.dumps(asdict(job), indent=1))
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={job.processes}"]
-    done = subprocess.run([sys.executable, *launcher, "-m", "edgeav.train", str(folder / "job.json")])
-    if done.returncode:
-        raise EdgeavError(
-            f"training stopped with exit code {done.returncode}; its last words stand above. Run it again to resume"
-        )
-    return folder / "trained"
+class LessonSource(Protocol):
+    """What makes the batches: `Batches`, or `Lessons` with a teacher."""
+
+    def batch(self, seed: int, step: int, rank: int, disturbance: Disturbance) -> Any: ...
 
 
 def train(job: Job) -> None:
     """One process of the job."""
     torch.set_num_threads(1)
-    folder, accelerator = (
-        Path(job.folder),
-        Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16"),
-    )
-    rank = accelerator.process_index
+    folder, precision = Path(job.folder), "bf16" if job.precision == "bf16" else "no"
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
     torch.manual_seed(job.seed)
-    mixture = Mixture(job.inter_ctc_weight, job.attention_weight)
-    training = CtcTraining(load_model(Path(job.model)), mixture)
+    training = loss_of(job).to(accelerator.device)
     optimizer = torch.optim.AdamW(_groups(training, job.weight_decay), lr=job.learning_rate, betas=(0.9, 0.98))
     average = AveragedModel(training, multi_avg_fn=moving_average)
-    averaged = cast(CtcTraining, average.module)
-    first = _resume(folder, training, optimizer, average)
-    training.train()
+    first = resume(folder, training, optimizer, average)
+    learns(training, job.frozen_norms)
     parallel, optimizer = accelerator.prepare(training, optimizer)
-    batches, noise = _batches(job, averaged.model.config), Disturbance.model_validate(job.noise)
-    log = _Log(folder, job, first) if accelerator.is_main_process else None
-    for step in range(first, job.steps):
-        done = step / job.steps
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, job)
-        batch = batches.batch(job.seed, step, rank, noise.at(done))
-        torch.manual_seed((job.seed * 1_000_003 + step) * 1024 + rank)
-        losses = parallel(batch, frame_weight=max(0.0, 1 - done / 0.85))
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(losses["loss"])
-        accelerator.clip_grad_norm_(training.parameters(), 3.0)
-        optimizer.step()
+    loop = _Loop(job, accelerator, parallel, optimizer, lessons_of(job, accelerator.device))
+    averaged, main = cast(CtcTraining, average.module), accelerator.is_main_process
+    metrics = Metrics(folder, job.steps, first, job.log_every) if main else None
+    made = Prefetch(loop.make, range(first, job.steps), job.loaders)
+    for step, lessons in zip(range(first, job.steps), made, strict=True):
+        losses = loop.update(step, lessons)
         average.update_parameters(training)
-        if log:
-            log.step(step, losses)
+        if metrics:
+            metrics.step(step, losses, made.waited_s)
             if (step + 1) % job.checkpoint_every == 0 or step + 1 == job.steps:
-                _checkpoint(folder, step + 1, training, optimizer, average)
-                log.validate(step, averaged)
-    if log:
-        _finish(folder, averaged, Path(job.model))
+                save_checkpoint(folder, step + 1, training, optimizer, average)
+                keep_weights(folder / "kept", step + 1, training, job.average_last)
+                _validate(job, step, averaged, metrics)
+    if metrics:
+        _finish(job, averaged, metrics)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def loss_of(job: Job) -> CtcTraining:
+    """The model to train within what it minimizes."""
+    model, mixture = load_model(Path(job.model)), Mixture(job.inter_ctc_weight, job.attention_weight)
+    if job.school is None:
+        return CtcTraining(model, mixture)
+    teacher = load(ModelConfig, Path(job.school.teacher) / "model.json")
+    return DistillationTraining(model, mixture, job.school.terms, teacher.width)
+
+
+def lessons_of(job: Job, device: torch.device) -> LessonSource:
+    """The batches of the job, with the teacher's answers if it has one."""
+    config, tokenizer = load(ModelConfig, Path(job.model) / "model.json"), load_tokenizer(Path(job.model))
+    sources = [Source(DecodedClips(Path(folder)), count, job.longest_s) for folder, count in job.sources]
+    batches = Batches(sources, tokenizer, load_acoustics(Path(job.acoustics)), config, job.modalities)
+    return Lessons(batches, open_teacher(job.school, device), job.school.pooling) if job.school else batches
+
+
+def learns(module: torch.nn.Module, frozen_norms: bool) -> None:
+    """Put `module` into training mode, its batch norms only if they are to gather statistics."""
+    module.train()
+    for part in module.modules():
+        if frozen_norms and isinstance(part, _BatchNorm):
+            part.eval()
 
 
 def learning_rate(step: int, job: Job) -> float:
@@ -124,62 +114,66 @@ def learning_rate(step: int, job: Job) -> float:
     return job.learning_rate * max(0.01, fall)
 
 
-@torch.no_grad()
-def moving_average(
-    averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], count: int | torch.Tensor
-) -> None:
-    """Move `averaged` towards `current`: over the last 1,000 updates, or the last ninth of a shorter past.
+@dataclass
+class _Loop:
+    """What an update needs in one process."""
 
-    A constant decay would leave 13 % of the random initial weights in the average after 2,000 updates.
-    """
-    decay = min(0.999, (1 + float(count)) / (10 + float(count)))
-    for mean, value in zip(averaged, current, strict=True):
-        mean.lerp_(value, 1 - decay)
+    job: Job
+    accelerator: Accelerator
+    parallel: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    lessons: LessonSource
+
+    def __post_init__(self) -> None:
+        self.noise = Disturbance.model_validate(self.job.noise)
+        self.loss = cast(CtcTraining, self.accelerator.unwrap_model(self.parallel))
+
+    def make(self, step: int) -> dict[int, Any]:
+        """This process's batches of one update, by their numbers among all of it."""
+        noise, first = self.noise.at(step / self.job.steps), self.accelerator.process_index * self.job.accumulate
+        numbers = range(first, first + self.job.accumulate)
+        return {number: self.lessons.batch(self.job.seed, step, number, noise) for number in numbers}
+
+    def update(self, step: int, lessons: dict[int, Any]) -> dict[str, float]:
+        """One step of the optimizer; the losses over all batches of all processes."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.job)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._backward(step, lessons)
+        self.accelerator.clip_grad_norm_(self.parallel.parameters(), 3.0)
+        self.optimizer.step()
+        return losses
+
+    def _backward(self, step: int, lessons: dict[int, Any]) -> dict[str, float]:
+        """Gradients of the mean over all batches. DDP averages over processes, where a sum is wanted: hence `times`."""
+        counts = {number: self.loss.counts(lesson) for number, lesson in lessons.items()}
+        totals, times = self._summed(list(counts.values())), self.accelerator.num_processes
+        frame_weight, found = max(0.0, 1 - step / self.job.steps / 0.85), []
+        for number, lesson in lessons.items():
+            torch.manual_seed((self.job.seed * 1_000_003 + step) * 1024 + number)
+            shares = {name: count / max(totals[name], 1e-9) for name, count in counts[number].items()}
+            last = number == max(lessons)
+            with nullcontext() if last else self.accelerator.no_sync(self.parallel):
+                losses = self.parallel(placed(lesson, self.accelerator.device), frame_weight, shares)
+                self.accelerator.backward(losses["loss"] * times)
+            found.append({name: loss.item() for name, loss in losses.items()})
+        return self._summed(found)
+
+    def _summed(self, rows: list[dict[str, float]]) -> dict[str, float]:
+        """Of all processes too."""
+        values = torch.tensor([list(row.values()) for row in rows], dtype=torch.float32).sum(0)
+        everyone = self.accelerator.reduce(values.to(self.accelerator.device), "sum")
+        return dict(zip(rows[0], cast(torch.Tensor, everyone).tolist(), strict=True))
 
 
-class _Log:
-    """Metrics on rank 0: a line on stderr and one in metrics.jsonl."""
-
-    def __init__(self, folder: Path, job: Job, first: int) -> None:
-        self.folder, self.job, self.first = folder, job, first
-        self.valid = {name: DecodedClips(Path(path)) for name, path in job.valid.items()}
-        self.start, self.sums = time.monotonic(), {}
-
-    def step(self, step: int, losses: dict[str, torch.Tensor]) -> None:
-        for name, loss in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + loss.item() / 50
-        if (step + 1) % 50 == 0:
-            rate = (step + 1 - self.first) / (time.monotonic() - self.start)
-            left_min = (self.job.steps - step - 1) / rate / 60
-            values = " ".join(f"{name} {value:.3f}" for name, value in self.sums.items())
-            self._say(f"step {step + 1}/{self.job.steps} {values} {rate:.2f} steps/s, {left_min:.0f} min left")
-            self._write({"step": step + 1, **self.sums, "steps_per_second": rate})
-            self.sums = {}
-
-    def validate(self, step: int, training: CtcTraining) -> None:
-        """Greedy WER of the averaged weights on the validation clips: sound with lips, sound alone, lips alone."""
-        training.eval()
-        speech, takes = recognizer(training.model), training.model.config.inputs
-        conditions = ("av", "a", "v") if takes.audio and takes.video else ("a",) if takes.audio else ("v",)
-        for name, clips in self.valid.items():
-            row: dict[str, float] = {}
-            for condition in conditions:
-                references, texts = [], []
-                for index in range(len(clips)):
-                    media = clips.media(index)
-                    sound = media.waveform if "a" in condition else None
-                    texts.append(speech.text(sound, media.mouth if "v" in condition else None))
-                    references.append(clips.rows[index].text)
-                row[condition] = word_error_rate(references, texts).wer
-            self._say(f"step {step + 1} {name} WER " + " ".join(f"{c} {w:.1f}" for c, w in row.items()))
-            self._write({"step": step + 1, "valid": name, **row})
-
-    def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    def _write(self, row: dict) -> None:
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+def placed(lesson: Lesson, device: torch.device) -> Lesson:
+    """A copy of tensors, tuples and dataclasses of them that lies on `device`."""
+    if isinstance(lesson, torch.Tensor):
+        return cast(Lesson, lesson.to(device))
+    if isinstance(lesson, tuple):
+        return cast(Lesson, tuple(placed(part, device) for part in lesson))
+    assert is_dataclass(lesson) and not isinstance(lesson, type)
+    return replace(lesson, **{one.name: placed(getattr(lesson, one.name), device) for one in fields(lesson)})
 
 
 def _groups(module: torch.nn.Module, weight_decay: float) -> list[dict]:
@@ -189,37 +183,26 @@ def _groups(module: torch.nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _batches(job: Job, config: ModelConfig) -> Batches:
-    sources = [Source(DecodedClips(Path(folder)), count, job.longest_s) for folder, count in job.sources]
-    return Batches(sources, load_tokenizer(Path(job.model)), load_acoustics(Path(job.acoustics)), config)
+def _validate(job: Job, step: int, averaged: CtcTraining, metrics: Metrics) -> None:
+    averaged.eval()
+    for name, folder in job.valid.items():
+        metrics.validation(step, name, validate(averaged.model, DecodedClips(Path(folder))))
 
 
-def _checkpoint(folder: Path, step: int, *parts: torch.nn.Module | torch.optim.Optimizer) -> None:
-    part = folder / (CHECKPOINT + ".part")
-    torch.save({"step": step, "parts": [p.state_dict() for p in parts]}, part)
-    part.rename(folder / CHECKPOINT)
-
-
-def _resume(folder: Path, *parts: torch.nn.Module | torch.optim.Optimizer) -> int:
-    """Load the last checkpoint into `parts`; the step to go on with."""
-    if not (folder / CHECKPOINT).exists():
-        return 0
-    saved = torch.load(folder / CHECKPOINT, weights_only=True)
-    for part, state in zip(parts, saved["parts"], strict=True):
-        part.load_state_dict(state)
-    return saved["step"]
-
-
-def _finish(folder: Path, training: CtcTraining, start: Path) -> None:
+def _finish(job: Job, averaged: CtcTraining, metrics: Metrics) -> None:
+    folder = Path(job.folder)
     part = folder / "trained.part"
-    save_model(training.model, part, half=True)
-    load_tokenizer(start).save(part)
+    if job.average_last:
+        averaged.load_state_dict(mean_weights(folder / "kept"))
+        _validate(job, job.steps - 1, averaged, metrics)
+    save_model(averaged.model, part, half=True)
+    load_tokenizer(Path(job.model)).save(part)
     part.rename(folder / "trained")
+    metrics.close()
 
 
 def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
-    train(replace(Job(**job), sources=[(folder, count) for folder, count in job["sources"]]))
+    train(Job.read(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

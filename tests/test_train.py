@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from edgeav import train as training
 from edgeav.data.acoustics import build_acoustics
+from edgeav.data.batch import Batch, Batches
 from edgeav.data.cache import decode
 from edgeav.data.corpus import open_corpus
 from edgeav.data.disturbance import Disturbance, RoomShare
 from edgeav.data.text import train_tokenizer
+from edgeav.job import Job, launch
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
 from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.progress import Progress
-from edgeav.train import Job, learning_rate, train
+from edgeav.train import learning_rate, train
 
 SMALL = ModelConfig(
     width=32,
@@ -63,13 +67,15 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 def run(job: Job, folder: Path) -> dict[str, torch.Tensor]:
     folder.mkdir(exist_ok=True)
+    AcceleratorState._reset_state(True)  # each job is a process of its own, in truth
     train(replace(job, folder=str(folder)))
     return load_model(folder / "trained").state_dict()
 
 
-def test_a_killed_run_ends_with_the_same_weights_as_an_unbroken_one(
+def test_a_killed_run_goes_on_with_the_losses_and_weights_of_an_unbroken_one(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    job = replace(job, log_every=1)
     unbroken = run(job, tmp_path / "unbroken")
     asked = training.learning_rate
 
@@ -85,6 +91,99 @@ def test_a_killed_run_ends_with_the_same_weights_as_an_unbroken_one(
     resumed = run(job, tmp_path / "killed")
     for name, weight in unbroken.items():
         torch.testing.assert_close(resumed[name], weight, atol=1e-4, rtol=0, msg=name)
+    assert len(curve(tmp_path / "killed")) == job.steps
+    assert curve(tmp_path / "killed") == pytest.approx(curve(tmp_path / "unbroken"), abs=1e-4)
+
+
+def curve(folder: Path) -> list[float]:
+    """The loss of every step; a step that was done again after a kill counts as it was done last."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [loss for _, loss in sorted({row["step"]: row["loss"] for row in rows}.items())]
+
+
+def gradients(folder: Path) -> dict[int, torch.Tensor]:
+    """Of every parameter, the mean over the steps that Adam keeps."""
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)["parts"][1]["state"]
+    return {number: moments["exp_avg"] for number, moments in state.items()}
+
+
+def assert_same_training(ours: Path, theirs: Path) -> None:
+    """Equal losses in every step and equal gradients.
+
+    Not equal weights: where a gradient is nothing but rounding, as of the keys' biases, Adam makes it large.
+    """
+    assert len(curve(ours)) == len(curve(theirs)) == 4
+    assert curve(ours) == pytest.approx(curve(theirs), rel=1e-5, abs=1e-5)
+    for number, gradient in gradients(ours).items():
+        torch.testing.assert_close(gradient, gradients(theirs)[number], atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def exact(job: Job) -> Job:
+    """Four updates of two batches each, with nothing in them that depends on how clips are grouped."""
+    folder = Path(job.model).with_name("exact")
+    model = load_model(Path(job.model))
+    save_model(AVModel(model.config.model_copy(update={"dropout": 0.0})), folder)
+    (folder / "tokenizer.model").write_bytes((Path(job.model) / "tokenizer.model").read_bytes())
+    quick = replace(job, model=str(folder), steps=4, checkpoint_every=4, log_every=1)
+    return replace(quick, accumulate=2, precision="fp32", frozen_norms=True)
+
+
+def test_accumulated_gradients_are_those_of_one_large_batch(
+    exact: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(exact, tmp_path / "small")
+
+    def large(self: Batches, seed: int, step: int, rank: int, disturbance: Disturbance) -> Batch:
+        takes = [take for number in (2 * rank, 2 * rank + 1) for take in self.takes(seed, step, number, disturbance)]
+        return self.collate(takes)
+
+    monkeypatch.setattr(Batches, "batch", large)
+    run(replace(exact, accumulate=1), tmp_path / "large")
+    assert_same_training(tmp_path / "small", tmp_path / "large")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(exact: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    run(exact, tmp_path / "one")
+    launch(replace(exact, accumulate=1, processes=2, folder=str(tmp_path / "two")))
+    assert_same_training(tmp_path / "one", tmp_path / "two")
+
+
+def test_the_mean_of_the_last_checkpoints_is_what_remains(job: Job, tmp_path: Path) -> None:
+    mean = run(replace(job, average_last=2, checkpoint_every=2), tmp_path / "run")
+    kept = sorted((tmp_path / "run" / "kept").iterdir())
+    assert [path.name for path in kept] == ["000000004.pt", "000000006.pt"]
+    states = [torch.load(path, weights_only=True) for path in kept]
+    for name in ("head.weight", "blocks.0.conv.norm.running_mean"):
+        expected = (states[0][f"model.{name}"] + states[1][f"model.{name}"]) / 2
+        torch.testing.assert_close(mean[name], expected.half().float(), atol=0, rtol=0)
+
+
+def test_frozen_norms_keep_their_statistics_and_others_do_not(job: Job, tmp_path: Path) -> None:
+    before, name = load_model(Path(job.model)).state_dict(), "blocks.0.conv.norm.running_var"
+    quick = replace(job, steps=1, checkpoint_every=1)
+    assert torch.equal(run(replace(quick, frozen_norms=True), tmp_path / "frozen")[name], before[name].half().float())
+    assert not torch.equal(run(quick, tmp_path / "free")[name], before[name])
+
+
+def test_losses_and_the_loading_time_are_written_for_tensorboard_too(job: Job, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run(replace(job, steps=2, log_every=1), tmp_path / "run")
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    found = [event.value for event in events.Scalars("training/loss")]
+    assert found == pytest.approx(curve(tmp_path / "run"), rel=1e-6)
+    assert 0 < events.Scalars("training/loading_share")[0].value < 1
+
+
+def test_without_tensorboard_there_is_one_sentence_and_the_file(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run(replace(job, steps=2, log_every=1), tmp_path / "run")
+    assert capsys.readouterr().err.count("tensorboard is not installed") == 1
+    assert len(curve(tmp_path / "run")) == 2 and not (tmp_path / "run" / "tensorboard").exists()
 
 
 def test_training_lowers_the_loss_on_what_it_trains_on(job: Job, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from edgeav.data import augment
 from edgeav.data.acoustics import Acoustics, clip_name
 from edgeav.data.cache import DecodedClips
 from edgeav.data.corpus import Media, Word
-from edgeav.data.disturbance import Disturbance
+from edgeav.data.disturbance import MODALITIES, Disturbance, Modality
 from edgeav.data.text import Tokenizer
 from edgeav.models.config import ModelConfig
 from edgeav.runtime.features import Inputs, empty_inputs, hear, normalize_video, pack
@@ -26,7 +26,6 @@ from edgeav.runtime.inputs import SAMPLE_RATE_HZ, Features, LogMel
 
 NO_LABEL = -1
 MASK = SAMPLE_RATE_HZ * 7 // 100  # samples: 70 ms at most, as in a log-mel
-MODALITIES = {"both": 0.45, "sound": 0.20, "lips": 0.35}  # lips alone are hardest: they get the larger share
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Batches:
         tokenizer: Tokenizer,
         acoustics: Acoustics,
         config: ModelConfig,
-        modalities: Mapping[str, float] = MODALITIES,
+        modalities: Mapping[Modality, float] = MODALITIES,
     ) -> None:
         self.sources, self.tokenizer, self.acoustics = sources, tokenizer, acoustics
         self.features, self.blank, self.modalities = config.inputs, config.blank, modalities
@@ -161,22 +160,19 @@ def mask(audio: NDArray[np.float32], features: Features, r: np.random.Generator)
 
 def collate(items: Sequence[tuple[Inputs, NDArray[np.int64], str]], tokenizer: Tokenizer, features: Features) -> Batch:
     """Pad to the longest."""
-    steps = max(inputs.steps for inputs, _, _ in items)
-    padded = empty_inputs(features, steps, len(items))
-    labels = np.full((len(items), steps), NO_LABEL)
-    for row, (inputs, label, _) in enumerate(items):
-        for whole, part in zip(padded, inputs, strict=True):
-            whole[row, : part.shape[1]] = part[0]
+    whole = padded([inputs for inputs, _, _ in items], features)
+    labels = np.full((len(items), whole.steps), NO_LABEL)
+    for row, (_, label, _) in enumerate(items):
         labels[row, : len(label)] = label
-    rows = np.flatnonzero(padded.presence[:, :, 1].any(axis=1))
+    rows = np.flatnonzero(whole.presence[:, :, 1].any(axis=1))
     if not len(rows) and features.video:
         rows = np.zeros(1, int)  # a black clip nobody looks at: every process must touch the same parameters
     tokens = [tokenizer.encode(text) for _, _, text in items]
     return Batch(
-        audio=torch.from_numpy(padded.audio),
-        video=torch.from_numpy(padded.video[rows]),
+        audio=torch.from_numpy(whole.audio),
+        video=torch.from_numpy(whole.video[rows]),
         video_rows=torch.from_numpy(rows),
-        presence=torch.from_numpy(padded.presence),
+        presence=torch.from_numpy(whole.presence),
         labels=torch.from_numpy(labels),
         steps=torch.tensor([inputs.steps for inputs, _, _ in items]),
         targets=torch.tensor([t for ids in tokens for t in ids]),
@@ -184,12 +180,21 @@ def collate(items: Sequence[tuple[Inputs, NDArray[np.int64], str]], tokenizer: T
     )
 
 
+def padded(clips: Sequence[Inputs], features: Features) -> Inputs:
+    """Clips of one row each -> one of B rows, as long as the longest."""
+    whole = empty_inputs(features, max(inputs.steps for inputs in clips), len(clips))
+    for row, inputs in enumerate(clips):
+        for all_of_it, part in zip(whole, inputs, strict=True):
+            all_of_it[row, : part.shape[1]] = part[0]
+    return whole
+
+
 def _taken(media: Media, features: Features) -> Media:
     """The clip without what the model does not take."""
     return Media(media.waveform if features.audio else None, media.mouth if features.video else None, media.words)
 
 
-def _choose_modality(media: Media, r: np.random.Generator, shares: Mapping[str, float]) -> Media:
+def _choose_modality(media: Media, r: np.random.Generator, shares: Mapping[Modality, float]) -> Media:
     if media.waveform is None or media.mouth is None:
         return media
     choice = r.choice(list(shares), p=list(shares.values()))

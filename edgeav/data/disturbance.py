@@ -16,6 +16,8 @@ from edgeav.errors import EdgeavError
 from edgeav.spec import Strict
 
 Kind = Literal["babble", "white", "pink", "brown", "speech-shaped", "music", "recording"]
+Modality = Literal["both", "sound", "lips"]
+MODALITIES: dict[Modality, float] = {"both": 0.45, "sound": 0.20, "lips": 0.35}  # lips are hardest: the larger share
 Share = Annotated[float, Field(gt=0, le=1000)]
 Decibels = Annotated[float, Field(ge=-40, le=60)]
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from edgeav.data.disturbance import Disturbance
+from edgeav.data.disturbance import MODALITIES, Disturbance, Modality
 from edgeav.errors import EdgeavError
 from edgeav.spec import Strict
 from edgeav.stages.stage import Stage
@@ -19,6 +19,9 @@ from edgeav.stages.stage import Stage
 if TYPE_CHECKING:
     from edgeav.data.corpus import Corpus
     from edgeav.run import Run
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Ingredient(Strict):
@@ -42,6 +45,8 @@ class Train(Stage):
     """SentencePiece pieces, learned from the texts of the mix."""
     longest_s: float = Field(3.6, gt=0.5)
     """Longer clips are left out: they would pad every batch they are in."""
+    modalities: dict[Modality, Share] = MODALITIES
+    """How often a clip that has sound and lips is given with both, as sound alone, as lips alone; adds up to 1."""
     steps: int = Field(ge=1)
     processes: int = Field(2, ge=1, le=64)
     learning_rate: float = Field(1.2e-3, gt=0, le=1)
@@ -54,10 +59,26 @@ class Train(Stage):
     attention_weight: float = Field(0.9, ge=0, le=1)
     """Share of the attention decoder in the loss on the text, for a model that has one; CTC has the rest."""
     checkpoint_every: int = Field(250, ge=1)
+    average_last: int = Field(0, ge=0, le=100)
+    """The result is the mean of so many last checkpoints; 0: a moving average over all steps."""
+    accumulate: int = Field(1, ge=1, le=1024)
+    """Batches of each process in one step: as large a batch as you like, in little memory."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    loaders: int = Field(0, ge=0, le=64)
+    """Processes that make batches for each training process, for GPUs; 0: a thread does, enough beside a CPU."""
+    frozen_norms: bool = False
+    """Batch norms keep the statistics they have; for a trained model and batches too small to measure them."""
+
+    @field_validator("modalities")
+    @classmethod
+    def _adds_up_to_one(cls, shares: dict[str, float]) -> dict[str, float]:
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            raise ValueError(f"adds up to {sum(shares.values()):g}, must be 1; like {MODALITIES}")
+        return shares
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
+        from edgeav.job import Job, launch
         from edgeav.run import digest, folder_hash
-        from edgeav.train import Job, launch
 
         work, seed = run.scratch("train"), run.recipe.seed
         corpora = self._open(run)

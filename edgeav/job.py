@@ -1,0 +1,72 @@
+"""A training job as plain data, and how its processes are started; edgeav/train.py is what runs in them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeav.data.disturbance import MODALITIES, Modality
+from edgeav.distillation import Schooling, Terms
+from edgeav.errors import EdgeavError
+from edgeav.losses import Mixture
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a training process needs to know; lies in `folder`/job.json."""
+
+    folder: str  # checkpoints, metrics and the result
+    model: str  # the folder of the model to begin with
+    sources: list[tuple[str, int]]  # (folder of decoded clips, clips a batch) for every corpus
+    valid: dict[str, str]  # name -> folder of decoded clips
+    acoustics: str  # folder of noise and rooms
+    noise: dict[str, Any]  # a Disturbance
+    longest_s: float  # of a clip that is trained on
+    steps: int
+    learning_rate: float
+    weight_decay: float
+    warmup: int
+    flat: float  # the share of steps at full rate, before the cosine
+    seed: int
+    processes: int
+    checkpoint_every: int
+    inter_ctc_weight: float = Mixture.inter_ctc
+    attention_weight: float = Mixture.attention
+    accumulate: int = 1  # batches of each process in an update
+    precision: Literal["bf16", "fp32"] = "bf16"
+    frozen_norms: bool = False  # batch norms keep the statistics that they have
+    average_last: int = 0  # checkpoints in the mean that is the result; 0: the moving average
+    modalities: dict[Modality, float] = field(default_factory=lambda: dict(MODALITIES))
+    log_every: int = 50
+    loaders: int = 0  # processes that make batches for each training process; 0: a thread of it does
+    school: Schooling | None = None  # None: no teacher
+
+    @classmethod
+    def read(cls, path: Path) -> Job:
+        """What `launch` wrote."""
+        job = json.loads(path.read_text())
+        job["sources"] = [(folder, count) for folder, count in job["sources"]]
+        if job.get("school"):
+            terms = job["school"]["terms"]
+            terms["match"] = tuple((ours, theirs) for ours, theirs in terms["match"])
+            posteriors = tuple(job["school"]["posteriors"])
+            job["school"] = Schooling(**job["school"] | {"terms": Terms(**terms), "posteriors": posteriors})
+        return cls(**job)
+
+
+def launch(job: Job) -> Path:
+    """Run the job in its own processes, one thread each, and return the folder of the trained model."""
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.json").write_text(json.dumps(asdict(job), indent=1))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={job.processes}"]
+    done = subprocess.run([sys.executable, *launcher, "-m", "edgeav.train", str(folder / "job.json")])
+    if done.returncode:
+        raise EdgeavError(
+            f"training stopped with exit code {done.returncode}; its last words stand above. Run it again to resume"
+        )
+    return folder / "trained"
