@@ -29,7 +29,6 @@ app = typer.Typer(
 models_app = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models", short_help="The models that a recipe can name; import others.")
 app.add_typer(cli_data.app, name="data", short_help="Corpora: prepare one for training, look at one.")
-
 app.command("evaluate", short_help="WER and CER of a model or bundle, by condition.")(cli_evaluate.evaluate)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]

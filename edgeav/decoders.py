@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeav.errors import EdgeavError
 from edgeav.measure import Recognizer
+from edgeav.run import digest
 from edgeav.runtime.ctc import decode
 from edgeav.runtime.grammar import GRID, Grammar, GrammarSearch, read_grammar, slots
 from edgeav.runtime.lexicon import Beam, Lexicon, LexiconSearch
@@ -88,7 +89,7 @@ def _lexicon(recognizer: Recognizer, language: Language, with_lm: bool) -> Decod
 
     settings = {"words": sorted(words), "beam": language.beam.__dict__}
     if lm:
-        settings["lm"] = {" ".join(gram): round(value, 6) for gram, value in lm.log_probs.items()}
+        settings["lm"] = digest({" ".join(gram): round(value, 6) for gram, value in lm.log_probs.items()})
     return Decoder("ngram" if with_lm else "lexicon", text, settings, frozenset(words) - {UNKNOWN}, lm)
 
 
