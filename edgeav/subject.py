@@ -30,7 +30,7 @@ def open_subject(name: str, threads: int = 1) -> Subject:
 
     folder = find_model(name)
     model = load_model(folder)
-    return Subject(folder.name, "PyTorch", recognizer(model), model.config.max_steps, folder_hash(folder))
+    return Subject(folder.name, "PyTorch", recognizer(model), model.config.max_steps, folder_hash(folder, "model.*"))
 
 
 def _bundle(folder: Path, threads: int) -> Subject:
