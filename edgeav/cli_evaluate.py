@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,9 @@ def evaluate(
     words: Annotated[Path | None, typer.Option(help="One word a line.", rich_help_panel=LANGUAGE)] = None,
     grammar: Annotated[str | None, typer.Option(help="`grid`, or a JSON file.", rich_help_panel=LANGUAGE)] = None,
     lm: Annotated[Path | None, typer.Option(help="An ARPA file.", rich_help_panel=LANGUAGE)] = None,
+    lm_weight: Annotated[float | None, typer.Option(min=0, rich_help_panel=LANGUAGE)] = None,
+    word_bonus: Annotated[float | None, typer.Option(help="For every word.", rich_help_panel=LANGUAGE)] = None,
+    beam: Annotated[int | None, typer.Option(min=1, help="Width.", rich_help_panel=LANGUAGE)] = None,
     voices: Annotated[str | None, typer.Option(help="The corpus that babbles.", rich_help_panel=NOISE)] = None,
     recordings: Annotated[Path | None, typer.Option(help="A folder of noise.", rich_help_panel=NOISE)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of noise and faults.", rich_help_panel=NOISE)] = 0,
@@ -52,10 +56,13 @@ def evaluate(
     from edgeav.decoders import Language
     from edgeav.evaluate import Settings
     from edgeav.evaluate import evaluate as measure
+    from edgeav.runtime.lexicon import Beam
     from edgeav.subject import open_subject
 
     torch.set_num_threads(threads)
-    subject, language = open_subject(model, threads), Language((), words, grammar, lm)
+    given = {"width": beam, "lm_weight": lm_weight, "word_bonus": word_bonus}
+    search = replace(Beam(), **{name: value for name, value in given.items() if value is not None})
+    subject, language = open_subject(model, threads), Language((), words, grammar, lm, search)
     settings = Settings(wanted, decoder or ("greedy",), split or (), limit, seed, voices, recordings, language)
     rows = measure(subject, corpus, settings, folder, TerminalProgress())
     facts = {"model": subject.name, "engine": subject.engine, "corpus": corpus, "seed": seed, "threads": threads}

@@ -169,4 +169,4 @@ def test_what_a_clip_lacks_cannot_be_asked_of_it(media: Media) -> None:
 
 def test_av_is_compared_with_each_modality_under_its_own_disturbance() -> None:
     condition = only("av@0dB:white+black30+late2")
-    assert (condition.alone("a").name, condition.alone("v").name) == ("a@0dB:white", "v+black30+late2")
+    assert (condition.alone("a").name, condition.alone("v").name) == ("a@0dB:white", "v+black30")

@@ -245,11 +245,24 @@ def excess(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def test_two_modalities_are_held_to_the_better_one_under_the_same_disturbance() -> None:
     rows = [row("av", 5), row("a", 4), row("v", 9), row("av@0dB", 9.6), row("a@0dB", 30)]
-    rows += [row("av+frozen", 4.4), row("av+missing100", 4.0), row("av@0dB+missing50", 28), row("v+missing50", 27.6)]
-    expected = {"av": 1.0, "av@0dB": 0.6, "av+frozen": 0.4, "av+missing100": 0.0, "av@0dB+missing50": 0.4}
+    rows += [
+        row("av+late10", 4.7),
+        row("av+frozen", 4.4),
+        row("av+missing100", 4.0),
+        row("av@0dB+missing50", 28),
+        row("v+missing50", 27.6),
+    ]
+    expected = {
+        "av+late10": 0.7,
+        "av": 1.0,
+        "av@0dB": 0.6,
+        "av+frozen": 0.4,
+        "av+missing100": 0.0,
+        "av@0dB+missing50": 0.4,
+    }
     assert excess(rows) == pytest.approx(expected)
-    assert [v.passed for v in judge(rows)] == [False, False, True, True, True]
-    assert "BROKEN in 2 of 5" in summary(judge(rows)) and "test av@0dB (greedy, +0.6)" in summary(judge(rows))
+    assert [v.passed for v in judge(rows)] == [False, False, False, True, True, True]
+    assert "BROKEN in 3 of 6" in summary(judge(rows)) and "test av@0dB (greedy, +0.6)" in summary(judge(rows))
 
 
 def test_a_verdict_compares_no_other_split_and_no_other_clips() -> None:
@@ -279,12 +292,15 @@ def test_the_command_writes_tables_and_prints_json(
     edgeav: Callable[..., CompletedProcess[str]], corpus: str, tmp_path: Path
 ) -> None:
     make_bundle(tmp_path / "bundle")
+    (tmp_path / "words.txt").write_text("one\ntwo\n")
     options = ["--corpus", corpus, "--conditions", "av,a,v", "--split", "test_both", "--out", "found", "--json"]
+    options += ["--decoder", "lexicon", "--words", "words.txt", "--word-bonus", "100"]
     result = edgeav("evaluate", "bundle", *options)
     assert result.returncode == 0, result.stderr
     data = json.loads(result.stdout)
     assert data == json.loads((tmp_path / "found/evaluation.json").read_text())
     assert [row["condition"] for row in data["rows"]] == ["av", "a", "v"] and len(data["verdicts"]) == 1
+    assert all(row["insertions"] > row["words"] for row in data["rows"])  # so large a bonus has every step say a word
     assert table(data["rows"]) in (tmp_path / "found/evaluation.md").read_text()
     wrong = edgeav("evaluate", "bundle", "--corpus", corpus, "--conditions", "av,b@0dB")
     assert wrong.returncode == 2 and "b@0dB" in wrong.stderr and "Traceback" not in wrong.stderr

@@ -84,10 +84,10 @@ class Condition:
         return "v" in self.modality
 
     def alone(self, modality: Literal["a", "v"]) -> Condition:
-        """The same disturbance for one modality: what `av` is compared with."""
+        """The same disturbance for one modality: what `av` is compared with. Lips alone are late against nothing."""
         if modality == "a":
             return replace(self, modality="a", fault=None, percent=0, late=0)
-        return replace(self, modality="v", snr_db=None, noise="babble")
+        return replace(self, modality="v", snr_db=None, noise="babble", late=0)
 
 
 @dataclass(frozen=True)
