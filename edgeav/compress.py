@@ -129,6 +129,7 @@ def _stage_steps(run: Run) -> list[Step]:
     steps: list[Step] = []
     for number, item in enumerate(run.recipe.stages, 1):
         settings: dict[str, Any] = {"stage": item.model_dump(mode="json"), "seed": run.recipe.seed}
+        settings |= item.stage.facts()
         settings |= {"corpus": _corpus_facts(run.recipe)} | ({} if steps else {"model": _model_facts(run.recipe)})
         before = partial(_model_folder, run, steps[-1:])
         apply = partial(_apply, run, item.stage, before)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from edgeav import spec
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.explain import guess
+from edgeav.new_model import NewModel
 from edgeav.stages import Step
 from edgeav.target import Target
 
@@ -48,17 +49,6 @@ class Budget(spec.Strict):
     """Largest allowed artifact, in 10^6 bytes."""
     size_ratio: float | None = Field(default=None, gt=0, le=1)
     """Largest allowed int8 bytes / fp32 bytes."""
-
-
-class NewModel(spec.Strict):
-    """A model that does not exist yet: a `train` stage gives it tokens and weights."""
-
-    preset: Literal["fast-conformer-S", "fast-conformer-M", "fast-conformer-L", "fast-conformer-XL"] | None = None
-    """A published size to begin with."""
-    modalities: Literal["audio", "video", "audio-visual"] = "audio-visual"
-    """What the preset takes."""
-    config: dict[str, Any] = Field(default_factory=dict)
-    """As in a model.json (edgeav/models/config.py). What is left out is the preset's, or has its default."""
 
 
 class Recipe(spec.Strict):

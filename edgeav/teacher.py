@@ -7,7 +7,7 @@ Asked online, it hears each clip at the student's tempo; from the cache there is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -16,13 +16,16 @@ from torch import Tensor
 
 from edgeav.beam import ctc_beam_search
 from edgeav.data.batch import Batch, Batches, Take, padded
+from edgeav.data.cache import DecodedClips
 from edgeav.data.corpus import Media
 from edgeav.data.disturbance import Disturbance
-from edgeav.data.posteriors import Nbest, Posteriors
+from edgeav.data.posteriors import Nbest, Origin, Posteriors, cache_posteriors, clips_hash
 from edgeav.data.resample import Pooling, fitted, pool, ratio
 from edgeav.distillation import Lesson, Schooling, Teaching
 from edgeav.errors import EdgeavError
 from edgeav.models import AVModel, ModelConfig, load_model
+from edgeav.progress import Progress
+from edgeav.run import digest, folder_hash
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.spec import load
 
@@ -105,7 +108,9 @@ class Lessons:
         self.ratio = ratio(teacher.config.inputs.step_ms, batches.features.step_ms)
 
     def batch(self, seed: int, step: int, rank: int, disturbance: Disturbance) -> Lesson:
-        takes = self.batches.takes(seed, step, rank, disturbance)
+        return self.lesson(self.batches.takes(seed, step, rank, disturbance))
+
+    def lesson(self, takes: Sequence[Take]) -> Lesson:
         batch = self.batches.collate(takes)
         return Lesson(batch, self._teaching(self.teacher.answers(takes), batch))
 
@@ -122,6 +127,22 @@ class Lessons:
         out = hidden.new_zeros(steps * self.ratio, hidden.shape[1])
         out[: len(hidden)] = hidden[: len(out)]
         return out.reshape(steps, self.ratio, -1).mean(1)
+
+
+def cache_teacher(teacher: Path, clips: Path, out: Path, size: tuple[int, int], progress: Progress) -> Path:
+    """Its posteriors of all `clips`, in a folder of `out` named after both, made once. `size`: tokens, texts."""
+    decoded, model, (kept, texts) = DecodedClips(clips), load_model(teacher), size
+    vocabulary = model.config.vocabulary
+    origin = Origin(folder_hash(teacher), clips_hash(decoded), "av", vocabulary, min(kept, vocabulary), texts)
+    asked = OnlineTeacher(model, texts)
+
+    def teach(index: int) -> tuple[Tensor, Nbest]:
+        answer = asked.listen([decoded.media(index)])[0]
+        return answer.log_probs, answer.texts
+
+    folder = out / f"{clips.name}-{digest(asdict(origin))[:8]}"
+    cache_posteriors(teach, len(decoded), origin, folder, progress)
+    return folder
 
 
 def nbest(log_probs: Tensor, blank: int, count: int) -> Nbest:

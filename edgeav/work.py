@@ -15,11 +15,9 @@ import numpy as np
 from edgeav.catalog import find_model
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
-from edgeav.explain import Sources
 from edgeav.run import Run, write_json
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ, VIDEO_FPS, Features
-from edgeav.spec import validate
 from edgeav.target import Precision, Target
 
 if TYPE_CHECKING:
@@ -37,13 +35,8 @@ def starting_model(run: Run) -> Path:
     model = run.recipe.model
     if isinstance(model, str):
         return find_model(model)
-    from edgeav.models import ModelConfig
-    from edgeav.models.presets import named
-
-    base = named(model.preset, model.modalities).model_dump(mode="json") if model.preset else {}
-    config = validate(ModelConfig, base | model.config, Sources("recipe: model.config", {}))
     folder = run.scratch("config")
-    (folder / "model.json").write_text(config.model_dump_json(indent=1))
+    (folder / "model.json").write_text(model.described("recipe: model.config").model_dump_json(indent=1))
     return folder
 
 

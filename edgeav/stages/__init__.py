@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgeav.spec import Strict
+from edgeav.stages.distill import Distill
 from edgeav.stages.quantize import Quantize
 from edgeav.stages.stage import Stage
 from edgeav.stages.train import Train
@@ -18,6 +19,7 @@ class Step(Strict):
     """One item of a recipe's `stages`: exactly one stage, by its name, with its settings."""
 
     train: Train | None = None
+    distill: Distill | None = None
     quantize: Quantize | None = None
 
     @property

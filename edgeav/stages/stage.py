@@ -21,6 +21,10 @@ class Stage(Strict):
     Its module is imported whenever a recipe is read, so torch and the like are imported inside `apply`.
     """
 
+    def facts(self) -> dict[str, str]:
+        """Name -> hash of what the result depends on beside the settings and the model before, such as a teacher."""
+        return {}
+
     @abstractmethod
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
         """Read the model in `model_folder`, write the changed model into the empty folder `out`.

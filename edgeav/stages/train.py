@@ -5,7 +5,7 @@ Real clips are optional ingredients: where their folder is absent the stage says
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +18,7 @@ from edgeav.stages.stage import Stage
 
 if TYPE_CHECKING:
     from edgeav.data.corpus import Corpus
+    from edgeav.distillation import Schooling
     from edgeav.run import Run
 
 
@@ -80,14 +81,16 @@ class Train(Stage):
         from edgeav.job import Job, launch
         from edgeav.run import digest, folder_hash
 
-        work, seed = run.scratch("train"), run.recipe.seed
+        work, seed = run.scratch(type(self).__name__.lower()), run.recipe.seed
         corpora = self._open(run)
-        start = _initial_model(model_folder, corpora, self.vocabulary, seed, work / "initial")
+        start = self.starting_model(model_folder, corpora, run, work / "initial")
         clips = {n: run.decoded(n, 0, "train", corpus.train).folder for n, corpus in corpora.items()}
         valid = {n: str(run.decoded(n, 0, "valid", c.valid).folder) for n, c in corpora.items() if c.valid}
         noise = self.noise.present(run.progress.say)
         per_batch = {item.corpus: item.per_batch for item in self.mix}
-        key = digest([self.model_dump(), noise.model_dump(), seed, folder_hash(start)])[:8]
+        school = self.school(model_folder, run, list(clips.values()))
+        models = [folder_hash(Path(folder)) for folder in (start, *([school.teacher] if school else []))]
+        key = digest([self.model_dump(), noise.model_dump(), seed, models])[:8]
         job = Job(
             folder=str(work / f"job-{key}"),
             model=str(start),
@@ -96,10 +99,19 @@ class Train(Stage):
             acoustics=str(_acoustics(noise, list(clips.values()), seed, work)),
             noise=noise.model_dump(mode="json"),
             seed=seed,
-            **self.model_dump(exclude={"mix", "noise", "vocabulary"}),
+            school=school,
+            **self.model_dump(include=set(Train.model_fields) - {"mix", "noise", "vocabulary"}),
         )
         for path in launch(job).iterdir():
             path.rename(out / path.name)
+
+    def starting_model(self, model_folder: Path, corpora: Mapping[str, Corpus], run: Run, out: Path) -> Path:
+        """A folder with weights, tokens and their tokenizer; made in `out` where `model_folder` has none."""
+        return _initial_model(model_folder, corpora, self.vocabulary, run.recipe.seed, out)
+
+    def school(self, model_folder: Path, run: Run, clips: Sequence[Path]) -> Schooling | None:
+        """Who teaches beside the texts: nobody."""
+        return None
 
     def _open(self, run: Run) -> dict[str, Corpus]:
         from edgeav.data.corpus import open_corpus
@@ -115,7 +127,7 @@ class Train(Stage):
         return corpora
 
 
-def _initial_model(start: Path, corpora: dict[str, Corpus], vocabulary: int, seed: int, out: Path) -> Path:
+def _initial_model(start: Path, corpora: Mapping[str, Corpus], vocabulary: int, seed: int, out: Path) -> Path:
     """`start` itself if it has weights; otherwise its model.json with the tokens of the mix and random weights."""
     import torch
 
