@@ -7,6 +7,8 @@ killed run goes on from its last checkpoint as if it had not been.
 P processes that accumulate k batches each make the same update as one process that accumulates P k, or has one batch
 P k times as large: every loss is divided by what is counted in all of them (edgeav/losses.py). Batch norm is the
 exception, its statistics are those of each batch alone, unless `frozen_norms` leaves them as they are.
+
+Every process holds the whole model (DDP, on CPUs or GPUs). Not FSDP: checkpoints and averages take whole parameters.
 """
 
 from __future__ import annotations

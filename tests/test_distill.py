@@ -19,9 +19,8 @@ from edgeav.data.cache import decode
 from edgeav.data.corpus import open_corpus
 from edgeav.data.disturbance import Disturbance
 from edgeav.data.posteriors import Posteriors
-from edgeav.data.resample import fitted, pool, ratio
 from edgeav.data.text import train_tokenizer
-from edgeav.distillation import DistillationTraining, Lesson, Schooling, Terms, distance, frame_kl
+from edgeav.distillation import DistillationTraining, Lesson, Schooling, Terms, distance
 from edgeav.errors import EdgeavError
 from edgeav.job import Job
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
@@ -31,7 +30,7 @@ from edgeav.recipe import Recipe
 from edgeav.run import Run
 from edgeav.runtime.inputs import Features
 from edgeav.stages.distill import Distill
-from edgeav.teacher import CachedTeacher, Lessons, OnlineTeacher, cache_teacher, nbest
+from edgeav.teacher import CachedTeacher, Lessons, OnlineTeacher, cache_teacher
 from edgeav.train import lessons_of, loss_of, train
 
 STUDENT = ModelConfig(
@@ -95,31 +94,6 @@ def lesson_of(job: Job, **terms: object) -> tuple[DistillationTraining, Lesson]:
     return training.eval(), lesson
 
 
-def some(*shape: int, seed: int = 0) -> Tensor:
-    return (3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).log_softmax(-1)
-
-
-@pytest.mark.parametrize("tolerance", [0, 1, 3, 9])
-def test_the_divergence_of_a_frame_is_that_from_the_cheapest_frame_nearby(tolerance: int) -> None:
-    teacher, student = some(2, 6, 5), some(2, 6, 5, seed=1)
-    real = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
-    found = frame_kl(teacher, student, real, tolerance).numpy()
-    for row, steps in enumerate((6, 4)):
-        for n in range(6):
-            near = [m for m in range(steps) if abs(m - n) <= tolerance]
-            p, logs = np.exp(teacher[row, n].numpy()), [student[row, m].numpy() for m in near]
-            costs = [float((p * (teacher[row, n].numpy() - q)).sum()) for q in logs]
-            assert found[row, n] == pytest.approx(min(costs) if n < steps else 0.0, abs=1e-5)
-
-
-def test_a_student_that_says_the_same_a_step_later_costs_nothing_within_the_tolerance() -> None:
-    teacher, real = some(1, 8, 5), torch.ones(1, 8, dtype=torch.bool)
-    late = torch.cat([teacher[:, :1], teacher[:, :-1]], 1)
-    assert float(frame_kl(teacher, teacher, real).abs().max()) < 1e-6
-    assert float(frame_kl(teacher, late, real)[0, :-1].max()) > 0.1
-    assert float(frame_kl(teacher, late, real, 1)[0, :-1].abs().max()) < 1e-6
-
-
 def test_the_term_weighs_frames_by_what_is_not_blank_and_scales_with_the_temperature(job: Job) -> None:
     training, lesson = lesson_of(job, ctc=0.0, temperature=2.0, blank_weight=0.25)
     batch, blank = lesson.batch, training.model.config.blank
@@ -177,29 +151,6 @@ def test_hidden_layers_are_compared_with_the_teacher_s_normalized_ones(job: Job)
     assert float(losses["features"]) > 0 and isinstance(weight, Tensor) and weight.grad is not None
 
 
-def test_a_spike_in_one_of_two_steps_survives_and_a_mean_would_halve_it() -> None:
-    spike, silence, half = (torch.tensor(p).log() for p in ([0.98, 0.01, 0.01], [0.01, 0.01, 0.98], [0.4, 0.1, 0.5]))
-    pairs = torch.stack([spike, silence, silence, spike, silence, silence, half, half])
-    either, loudest, mean = (pool(pairs, 2, 2, how).exp() for how in ("either", "loudest", "mean"))
-    for pooled in (either, loudest, mean):
-        torch.testing.assert_close(pooled.sum(-1), torch.ones(4))
-    assert bool((either[:2, 0] > 0.95).all()) and bool((loudest[:2, 0] > 0.97).all())
-    assert bool((mean[:2, 0] < 0.5).all())
-    assert float(either[2, 2]) == pytest.approx(0.98**2, abs=1e-5)
-    np.testing.assert_allclose(either[3].numpy(), [0.75 * 0.8, 0.75 * 0.2, 0.25], atol=1e-5)
-
-
-def test_pooling_one_step_changes_nothing_and_what_is_missing_is_blank() -> None:
-    own = some(5, 4)
-    torch.testing.assert_close(pool(own, 1, 3), own)
-    longer = fitted(own, 7, 3)
-    torch.testing.assert_close(longer[:5], own)
-    assert longer[5:].argmax(-1).tolist() == [3, 3] and fitted(own, 3, 3).shape == (3, 4)
-    assert ratio(40, 80) == 2
-    with pytest.raises(EdgeavError, match="every 40 ms"):
-        ratio(80, 40)
-
-
 def test_parts_of_a_batch_add_up_to_it(job: Job) -> None:
     training, lesson = lesson_of(job, ctc=0.5, kl=1.0, sequence=0.5, features=0.1, match=((2, 2),))
     assert job.school is not None
@@ -251,15 +202,6 @@ def test_cached_answers_are_the_online_ones_and_refuse_another_tempo(job: Job, t
         assert ours.texts[0][0] == theirs.texts[0][0]
     with pytest.raises(EdgeavError, match="tempo"):
         cached.answers([replace(takes[0], tempo=1.1)])
-
-
-def test_the_texts_are_the_most_probable_ones_and_their_shares_add_up() -> None:
-    log_probs = torch.tensor([[0.6, 0.1, 0.3], [0.1, 0.2, 0.7]]).log()
-    found = nbest(log_probs, blank=2, count=2)
-    # every alignment of two steps: "0" is 0·blank, blank·0 and 0·0
-    zero, nothing = 0.6 * 0.7 + 0.3 * 0.1 + 0.6 * 0.1, 0.3 * 0.7
-    assert [text for text, _ in found] == [[0], []]
-    assert [share for _, share in found] == pytest.approx([zero / (zero + nothing), nothing / (zero + nothing)])
 
 
 def test_a_student_comes_closer_to_its_teacher_without_any_text(job: Job, tmp_path: Path) -> None:
