@@ -91,12 +91,13 @@ def test_units_that_nobody_reads_leave_without_a_trace(
     smaller = cut(model, {group.name: kept(group) for group in groups})
     assert parameters(smaller) < 0.8 * parameters(model)
     torch.testing.assert_close(outputs(smaller), outputs(model), atol=1e-6, rtol=1e-6)
-    assert all(group.units - len(removed(group)) == now.units for group, now in zip(groups, groups_of(smaller)))
+    assert all(
+        group.units - len(removed(group)) == now.units for group, now in zip(groups, groups_of(smaller), strict=True)
+    )
 
 
-@pytest.mark.parametrize("video", ["conv3d-dense", "resnet18"])
-def test_units_of_every_group_that_are_read_do_leave_a_trace(video: str) -> None:
-    model = model_of(config_of("dw-striding", video, "concat-mlp"))
+def test_units_of_every_group_that_are_read_do_leave_a_trace() -> None:
+    model = model_of(config_of("dw-striding", "conv3d-dense", "concat-mlp"))
     expected = outputs(model)
     for group in groups_of(model):
         assert (outputs(cut(model, {group.name: kept(group)})) - expected).abs().max() > 1e-5, group.name
@@ -126,7 +127,7 @@ def test_a_block_that_adds_nothing_leaves_without_a_trace_and_takes_its_neighbou
     """Its norm is applied to what the norm before it has just made: the second takes the place of the first."""
     config = config_of("dw-striding", "linear", "concat-mlp")
     model = model_of(config.model_copy(update={"blocks": config.blocks[:1] * 4, "inter_ctc": (1, 2, 3)}))
-    dropped = ["blocks.1", "blocks.3", "audio_blocks.0"][:2]
+    dropped = ["blocks.1", "blocks.3"]
     for path in dropped:
         block = model.get_submodule(path)
         for layer in ("feed_forward_1.down", "attention.out", "conv.project", "feed_forward_2.down"):

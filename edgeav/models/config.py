@@ -74,7 +74,7 @@ class ModelConfig(Part):
     """Blocks (1 is the first of `blocks`) behind which the CTC head is applied too, in training."""
     decoder: AttentionDecoder | None = None
     ranks: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    """Factorized layers: path of a linear layer ("blocks.0.feed_forward_1.up") -> its rank."""
+    """Factorized layers: path of a linear layer ("blocks.0.feed_forward_1.up") or 2-D convolution -> its rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_steps: Annotated[int, Field(ge=2, le=4096)] = 200
     tokens: tuple[str, ...] = ()

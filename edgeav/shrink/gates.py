@@ -24,7 +24,7 @@ from edgeav.shrink.places import Group, along
 
 TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1  # of the paper
 OPEN = 2.5  # at first: a gate is open with probability 0.99
-RATE, PRICE_RATE = 0.1, 1.0
+RATE, PRICE_RATE = 0.1, 10.0
 
 
 class Gates(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,7 +23,7 @@ class Shape:
     """One layer: `rows` vectors or pictures of `inputs` channels and this `size` -> `outputs` channels.
 
     "attention": `outputs` heads of `inputs` numbers over `rows` steps. A 3-D stem counts as the 2-D one it becomes.
-    `rank` > 0: a linear layer in two halves.
+    `rank` > 0: a layer in two halves.
     """
 
     kind: Literal["linear", "conv", "attention"]
@@ -34,6 +35,17 @@ class Shape:
     stride: tuple[int, ...] = ()
     groups: int = 1
     rank: int = 0
+
+    @property
+    def places(self) -> int:
+        """How often the weights are gone through: vectors, or pixels of all pictures."""
+        pixels = (-(-size // stride) for size, stride in zip(self.size, self.stride, strict=True))
+        return self.rows * math.prod(pixels)
+
+    @property
+    def window(self) -> int:
+        """Numbers that make one output."""
+        return self.inputs * math.prod(self.kernel)
 
     def scaled(self, outputs: int, inputs: int) -> Shape:
         """The same layer with other channels; a depthwise one has as many inputs as outputs."""

@@ -1,7 +1,10 @@
 """What each unit is worth: by how much the loss would grow without it, or how large its weights are.
 
-- taylor: |w * dL/dw| summed over all weights of the unit, a first-order estimate, over training clips (Molchanov et al.
-  2019, https://arxiv.org/abs/1906.10771). The sums of all groups are in the same unit, that of the loss.
+- taylor: (sum of w * dL/dw)^2 over the weights that read the unit, which is the squared derivative of the loss by a
+  factor in front of the unit; the mean over training clips (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771).
+  All groups are measured in the same unit, that of the loss. Tried and dropped: the sum of |w * dL/dw|, which empties
+  few groups altogether. Demo model, half of the multiplications, no training: a loss of 0.91 against 0.77 on other
+  clips, 0.49 before.
 - magnitude: the sum of its squared weights (Han et al. 2015, https://arxiv.org/abs/1506.02626; for whole filters Li et
   al. 2017, https://arxiv.org/abs/1608.08710), each tensor by its own mean: layers of different scale are comparable
   only in this.
@@ -34,7 +37,7 @@ def taylor(model: AVModel, groups: Sequence[Group], batches: Iterable[Batch]) ->
         model.zero_grad(set_to_none=True)
         training(batch, 0.0)["loss"].backward()
         for group in groups:
-            scores[group.name] += _first_order(model, group)
+            scores[group.name] += _by_factor(model, group).square()
         count += 1
     model.zero_grad(set_to_none=True)
     return {name: score / max(1, count) for name, score in scores.items()}
@@ -59,10 +62,11 @@ def by_cost(scores: Scores, cost: Cost) -> dict[str, Tensor]:
     return {name: score * (cost.change(name, 0, cost.units) / len(score)) for name, score in scores.items()}
 
 
-def _first_order(model: AVModel, group: Group) -> Tensor:
-    weights, total = dict(model.named_parameters()), torch.zeros(group.units, dtype=torch.double)
-    for place in (*group.made, *group.read):
-        weight = weights.get(place.tensor)
-        if weight is not None and weight.grad is not None:
-            total += by_unit((weight * weight.grad).detach(), place).abs().sum(1).double()
+def _by_factor(model: AVModel, group: Group) -> Tensor:
+    """(units,) derivative of the loss by a factor of 1 in front of each unit."""
+    total = torch.zeros(group.units, dtype=torch.double)
+    for place in group.read:
+        weight = model.get_parameter(place.tensor)
+        if weight.grad is not None:
+            total += by_unit((weight * weight.grad).detach(), place).sum(1).double()
     return total

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def least_ms(call: Callable[[], object], turns: int = TURNS) -> float:
     return min(_cpu_ms(call, count) for _ in range(turns))
 
 
-def session(model: onnx.ModelProto, runtime: Runtime, feed: dict[str, np.ndarray]) -> Callable[[], object]:
+def session(model: onnx.ModelProto, runtime: Runtime, feed: dict[str, np.ndarray]) -> Callable[[], Any]:
     """The graph loaded in its runtime with one thread, as a call."""
     if runtime == "onnxruntime":
         return _onnxruntime(model.SerializeToString(), feed)
@@ -92,9 +92,16 @@ def _conv(shape: Shape) -> Parts:
 
     pads = [k // 2 for k in shape.kernel] * 2
     settings = {"kernel_shape": list(shape.kernel), "strides": list(shape.stride), "pads": pads, "group": shape.groups}
-    nodes = [make_node("Conv", ["x", "w", "bias"], ["h"], **settings), make_node("Relu", ["h"], ["y"])]
-    weights = {"w": (shape.outputs, shape.inputs // shape.groups, *shape.kernel), "bias": (shape.outputs,)}
-    return nodes, weights, {"x": (shape.rows, shape.inputs, *shape.size)}
+    inputs, relu = {"x": (shape.rows, shape.inputs, *shape.size)}, make_node("Relu", ["h"], ["y"])
+    weights = {
+        "w": (shape.rank or shape.outputs, shape.inputs // shape.groups, *shape.kernel),
+        "bias": (shape.outputs,),
+    }
+    if not shape.rank:
+        return [make_node("Conv", ["x", "w", "bias"], ["h"], **settings), relu], weights, inputs
+    weights["w1"] = (shape.outputs, shape.rank, *(1 for _ in shape.kernel))
+    narrow = make_node("Conv", ["x", "w"], ["between"], **settings)
+    return [narrow, make_node("Conv", ["between", "w1", "bias"], ["h"]), relu], weights, inputs
 
 
 def _attention(shape: Shape) -> Parts:
@@ -122,7 +129,7 @@ def _tensor(name: str, dims: tuple[int, ...]) -> onnx.TensorProto:
     return numpy_helper.from_array(np.random.default_rng(1).standard_normal(dims, np.float32), name)
 
 
-def _onnxruntime(model: bytes, feed: dict[str, np.ndarray]) -> Callable[[], object]:
+def _onnxruntime(model: bytes, feed: dict[str, np.ndarray]) -> Callable[[], Any]:
     try:
         import onnxruntime
     except ImportError as error:
@@ -134,7 +141,7 @@ def _onnxruntime(model: bytes, feed: dict[str, np.ndarray]) -> Callable[[], obje
     return lambda: loaded.run(None, feed)
 
 
-def _openvino(model: bytes, feed: dict[str, np.ndarray]) -> Callable[[], object]:
+def _openvino(model: bytes, feed: dict[str, np.ndarray]) -> Callable[[], Any]:
     try:
         import openvino
     except ImportError as error:

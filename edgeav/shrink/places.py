@@ -58,7 +58,7 @@ def rows(model: AVModel, path: str, before: int = 1, after: int = 1) -> list[Pla
     """The outputs of a linear layer or a convolution, factorized or not."""
     layer, rank = model.get_submodule(path), 1
     if isinstance(layer, LowRank):
-        path, layer, rank = f"{path}.widen", layer.widen, layer.narrow.out_features
+        path, layer, rank = f"{path}.widen", layer.widen, layer.rank
     least = -(-rank // (before * after))
     tensors = [f"{path}.weight"] + ([f"{path}.bias"] if layer.bias is not None else [])
     return [Place(tensor, 0, before, after, least) for tensor in tensors]
@@ -68,7 +68,7 @@ def columns(model: AVModel, path: str, after: int = 1) -> list[Place]:
     """The inputs of a linear layer or a convolution, factorized or not."""
     layer, rank = model.get_submodule(path), 1
     if isinstance(layer, LowRank):
-        path, rank = f"{path}.narrow", layer.narrow.out_features
+        path, rank = f"{path}.narrow", layer.rank
     return [Place(f"{path}.weight", 1, 1, after, -(-rank // after))]
 
 

@@ -1,4 +1,4 @@
-"""Which linear layers are worth factorizing, and to which rank: by energy, or jointly to one budget.
+"""Which layers are worth factorizing, and to which rank: by energy, or jointly to one budget.
 
 Two halves multiply rank * (in + out) numbers where there were in * out. Fewer products are not yet less time: a layer
 gets a rank only where both halves together were measured to be faster than the whole.
@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
-
 from edgeav.errors import EdgeavError
 from edgeav.models import AVModel
+from edgeav.models.low_rank import factorizable
 from edgeav.quant.census import macs_by_module
 from edgeav.quant.plan import Role, role_of
 from edgeav.shrink.budget import Budget
@@ -28,7 +27,7 @@ MARGIN = 0.02  # faster by less than this is within the noise of a measurement
 
 @dataclass(frozen=True)
 class Candidate:
-    """One linear layer: `ranks` that may be chosen, falling; why there are none, if so."""
+    """One layer: `ranks` that may be chosen, falling; why there are none, if so."""
 
     path: str
     shape: Shape
@@ -40,14 +39,14 @@ class Candidate:
 
     def products(self, rank: int) -> int:
         """Numbers that its weights have, and multiplications with each row."""
-        inputs, outputs = self.shape.inputs, self.shape.outputs
+        inputs, outputs = self.shape.window, self.shape.outputs
         return inputs * outputs if rank == WHOLE else rank * (inputs + outputs)
 
 
-def linear_layers(model: AVModel, roles: Sequence[Role]) -> list[str]:
-    """Paths of the linear layers of these roles that are not factorized yet."""
-    linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return [path for path in linear if role_of(path) in roles and not path.endswith((".narrow", ".widen"))]
+def whole_layers(model: AVModel, roles: Sequence[Role]) -> list[str]:
+    """Paths of the layers of these roles that could be factorized and are not yet."""
+    layers = [path for path, module in model.named_modules() if factorizable(module)]
+    return [path for path in layers if role_of(path) in roles and not path.endswith((".narrow", ".widen"))]
 
 
 def candidates(model: AVModel, paths: Sequence[str], multiple: int, table: LatencyTable | None) -> list[Candidate]:
@@ -98,7 +97,7 @@ def price(model: AVModel, budget: Budget, table: LatencyTable | None, whole_ms: 
             return Price(sum(p.numel() for p in model.parameters()), lambda one, rank: one.products(rank))
         case "macs":
             whole = sum(macs_by_module(model).values())
-            return Price(whole, lambda one, rank: one.shape.rows * one.products(rank))
+            return Price(whole, lambda one, rank: one.shape.places * one.products(rank))
     assert table is not None
     return Price(whole_ms, lambda one, rank: table[one.at(rank)])
 
@@ -144,12 +143,12 @@ def _candidate(path: str, shape: Shape, multiple: int, table: LatencyTable | Non
 
 def _smaller(shape: Shape, multiple: int) -> tuple[int, ...]:
     """Multiples below in * out / (in + out), falling."""
-    most = (shape.inputs * shape.outputs - 1) // (shape.inputs + shape.outputs)
+    most = (shape.window * shape.outputs - 1) // (shape.window + shape.outputs)
     return tuple(range(most // multiple * multiple, 0, -multiple))
 
 
 def _row(one: Candidate, part: Components, rank: int | None, table: LatencyTable | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"layer": one.path, "outputs": one.shape.outputs, "inputs": one.shape.inputs, "rank": rank}
+    row: dict[str, Any] = {"layer": one.path, "outputs": one.shape.outputs, "inputs": one.shape.window, "rank": rank}
     row["energy"] = round(part.energy(rank or WHOLE), 4)
     row["why"] = one.why or ("" if rank else "it would lose too much for what it saves")
     if table is not None:

@@ -1,4 +1,4 @@
-"""Low rank: linear layers in two thinner halves, where that loses little for what the layer is really given.
+"""Low rank: linear layers and convolutions in two thinner halves, where that loses little on real inputs.
 
 An example; a layer is only taken apart where its two halves were measured to be faster:
 
@@ -40,7 +40,7 @@ ROLES: tuple[Role, ...] = (
 
 
 class LowRank(Stage):
-    """Data-whitened SVD of linear layers: by `energy` or to a `budget`."""
+    """Data-whitened SVD of layers: by `energy` or to a `budget`."""
 
     energy: float | None = Field(None, gt=0, le=1)
     """Share of the variance of each layer's outputs that stays."""
@@ -51,9 +51,9 @@ class LowRank(Stage):
     runtime: Literal["onnxruntime", "openvino"] | None = "onnxruntime"
     """Layers stay whole where two halves are not faster here, on one thread; null: nothing is measured."""
     calibration: int = Field(64, ge=1, le=100_000)
-    """Training clips that the inputs of the layers are taken from."""
+    """Training clips that the layers are observed with."""
     roles: tuple[Role, ...] = Field(default=ROLES, strict=False)
-    """Whose linear layers may be factorized."""
+    """Whose layers may be factorized."""
     finetune: Recovery | None = None
     """Afterwards: settings of `train`, or with a `teacher` of `distill`; nothing: no training."""
 
@@ -99,17 +99,17 @@ class LowRank(Stage):
         """Path -> rank, path -> components, and what to say about each layer."""
         from edgeav.quant.plan import Calibration
         from edgeav.shrink.latency import LatencyTable
-        from edgeav.shrink.ranks import candidates, described, linear_layers
+        from edgeav.shrink.ranks import candidates, described, whole_layers
         from edgeav.shrink.svd import components, record
         from edgeav.work import calibration_inputs
 
         table = LatencyTable(self.runtime) if self.runtime else None
-        paths = linear_layers(model, self.roles)
+        paths = whole_layers(model, self.roles)
         clips = calibration_inputs(
             run, Calibration(utterances=self.calibration, seed=run.recipe.seed), model.config.inputs
         )
         moments = record(model, paths, (clips[index] for index in range(len(clips))))
-        parts = {path: components(_linear(model, path), moments[path]) for path in paths}
+        parts = {path: components(_layer(model, path), moments[path]) for path in paths}
         found = candidates(model, paths, self.multiple, table)
         ranks = self._choice(model, found, parts, table)
         return ranks, parts, described(found, parts, ranks, table)
@@ -125,5 +125,5 @@ class LowRank(Stage):
         return by_budget(found, parts, self.budget, price(model, self.budget, table, measured))
 
 
-def _linear(model: AVModel, path: str) -> Any:
+def _layer(model: AVModel, path: str) -> Any:
     return model.get_submodule(path)

@@ -19,7 +19,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgeav.errors import EdgeavError
 from edgeav.shrink.budget import Budget
@@ -59,14 +59,18 @@ class Prune(Stage):
     finetune: Recovery | None = None
     """After each round: settings of `train`, or with a `teacher` of `distill`; nothing: no training."""
 
+    @model_validator(mode="after")
+    def _time_needs_a_runtime(self) -> Prune:
+        if self.budget.timed and self.runtime is None:
+            raise ValueError("a budget in time needs a runtime: onnxruntime or openvino")
+        return self
+
     def facts(self) -> dict[str, str]:
         return facts_of(self.finetune)
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
         from edgeav.run import digest, folder_hash, read_json
 
-        if self.budget.timed and self.runtime is None:
-            raise EdgeavError("prune: a budget in time needs a runtime: set runtime: onnxruntime, or openvino")
         key = digest([self.model_dump(mode="json"), run.recipe.seed, folder_hash(model_folder, "model.*")])[:8]
         folder, rows = model_folder, []
         for number in range(1, self.rounds + 1):
