@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from edgeav.errors import EdgeavError
 from edgeav.exporters.rewrites import deployable
 from edgeav.models import AVModel, load_model, noise, save_model
-from edgeav.models.low_rank import LowRank
+from edgeav.models.low_rank import LowRank, Whole
 from edgeav.quant.census import macs_by_module
 from edgeav.quant.plan import role_of
 from edgeav.runtime.features import Inputs
@@ -128,12 +129,7 @@ def model() -> AVModel:
 def parts(model: AVModel) -> dict[str, Components]:
     paths = whole_layers(model, ROLES)
     moments = record(model, paths, inputs_of(model, 40))
-    layers = {path: model.get_submodule(path) for path in paths}
-    return {
-        path: components(layer, moments[path])
-        for path, layer in layers.items()
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    }
+    return {path: components(cast(Whole, model.get_submodule(path)), moments[path]) for path in paths}
 
 
 def test_moments_are_those_of_all_rows_that_a_layer_makes(model: AVModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -127,10 +128,10 @@ class Knapsack:
     def __init__(self, lost: dict[str, list[float]], price: dict[str, list[float]]) -> None:
         self.lost, self.price = lost, price
 
-    def loss(self, item: str, count: int, counts: dict[str, int]) -> float:
+    def loss(self, item: str, count: int, counts: Mapping[str, int]) -> float:
         return self.lost[item][count] - self.lost[item][counts[item]]
 
-    def saving(self, item: str, count: int, counts: dict[str, int]) -> float:
+    def saving(self, item: str, count: int, counts: Mapping[str, int]) -> float:
         return self.price[item][counts[item]] - self.price[item][count]
 
     def neighbours(self, item: str) -> list[str]:

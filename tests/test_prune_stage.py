@@ -125,6 +125,20 @@ def test_a_budget_that_cannot_be_reached_is_an_error_that_says_how_far_one_gets(
         ({"prune": {"budget": {"macs": 0.5}, "kinds": ["head"]}}, "did you mean 'heads'"),
         ({"prune": {"budget": {"macs": 0.5}, "finetune": {"steps": 5}}}, r"finetune\.mix: is missing"),
         ({"prune": {"budget": {"time": 0.5}, "runtime": None}}, "needs a runtime: onnxruntime or openvino"),
+        (
+            {
+                "low_rank": {
+                    "energy": 0.9,
+                    "finetune": {
+                        "teacher": "before",
+                        "student": "x",
+                        "mix": [{"corpus": "demo", "per_batch": 1}],
+                        "steps": 1,
+                    },
+                }
+            },
+            "name no `student`",
+        ),
         ({"low_rank": {}}, "set one of `energy`"),
         ({"low_rank": {"energy": 0.9, "budget": {"macs": 0.5}}}, "set one of `energy`"),
     ],

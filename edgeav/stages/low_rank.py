@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from edgeav.quant.plan import Role
 from edgeav.shrink.budget import Budget
-from edgeav.stages.recovery import Recovery, copy_files, facts_of, once, recover
+from edgeav.stages.recovery import Recovery, copy_files, facts_of, once, recover, scratch
 from edgeav.stages.stage import Stage
 
 if TYPE_CHECKING:
@@ -69,10 +69,7 @@ class LowRank(Stage):
         return facts_of(self.finetune)
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
-        from edgeav.run import digest, folder_hash
-
-        key = digest([self.model_dump(mode="json"), run.recipe.seed, folder_hash(model_folder, "model.*")])[:8]
-        place = run.scratch(f"low-rank-{key}") / "factorized"
+        place = scratch("low-rank", self, model_folder, run) / "factorized"
         smaller = once(place, lambda part: self._factorize(model_folder, part, run))
         if self.finetune is None:
             copy_files(smaller, out)

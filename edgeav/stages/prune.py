@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 
 from edgeav.errors import EdgeavError
 from edgeav.shrink.budget import Budget
-from edgeav.stages.recovery import Recovery, copy_files, facts_of, once, recover
+from edgeav.stages.recovery import Recovery, copy_files, facts_of, once, recover, scratch
 from edgeav.stages.stage import Stage
 
 if TYPE_CHECKING:
@@ -69,12 +69,11 @@ class Prune(Stage):
         return facts_of(self.finetune)
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
-        from edgeav.run import digest, folder_hash, read_json
+        from edgeav.run import read_json
 
-        key = digest([self.model_dump(mode="json"), run.recipe.seed, folder_hash(model_folder, "model.*")])[:8]
-        folder, rows = model_folder, []
+        work, folder, rows = scratch("prune", self, model_folder, run), model_folder, []
         for number in range(1, self.rounds + 1):
-            folder = self._round(number, model_folder, folder, run.scratch(f"prune-{key}"), run)
+            folder = self._round(number, model_folder, folder, work, run)
             rows.append(read_json(folder / REPORT))
         copy_files(folder, out)
         self._report(model_folder, out, rows)
@@ -82,11 +81,9 @@ class Prune(Stage):
     def _round(self, number: int, first: Path, before: Path, work: Path, run: Run) -> Path:
         """The folder of the model after a round, made once: a killed run goes on with the next."""
         cut = once(work / f"{number}-cut", lambda part: self._cut(number, first, before, part, run))
-        return (
-            cut
-            if self.finetune is None
-            else once(work / f"{number}-finetuned", lambda part: self._recover(cut, first, part, run))
-        )
+        if self.finetune is None:
+            return cut
+        return once(work / f"{number}-finetuned", lambda part: self._recover(cut, first, part, run))
 
     def _recover(self, smaller: Path, first: Path, out: Path, run: Run) -> None:
         assert self.finetune is not None
@@ -101,8 +98,9 @@ class Prune(Stage):
         model, table = load_model(before), self._table()
         whole, fixed = self._whole(load_model(first), table)
         share = self.budget.share_of(whole) ** (number / self.rounds)
-        scores, cost = self._scores(model, before, share, run), cost_of(model, self.budget, table)
-        smaller, row = prune_once(model, scores, cost, share * whole - fixed, self._rules())
+        cost, target = cost_of(model, self.budget, table), share * whole - fixed
+        scores = self._scores(model, before, target / cost.total(cost.units), run)
+        smaller, row = prune_once(model, scores, cost, target, self._rules())
         _check_reached(row, number)
         copy_files(before, out)
         save_model(smaller, out)
@@ -126,7 +124,7 @@ class Prune(Stage):
 
         needs = self.importance != "magnitude"
         clips = training_clips(run, folder, model, self.clips, self.passes) if needs else None
-        return score(self.importance, model, groups_of(model), clips, min(1.0, share))
+        return score(self.importance, model, groups_of(model), clips, min(1.0, max(0.0, share)))
 
     def _rules(self) -> Any:
         from edgeav.shrink.choice import Rules

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Discriminator, Tag
+from pydantic import AfterValidator, Discriminator, Tag
 
 from edgeav.stages.distill import Distill
+from edgeav.stages.stage import Stage
 from edgeav.stages.train import Train
 
 if TYPE_CHECKING:
@@ -30,7 +31,17 @@ def _kind(settings: Any) -> str:
     return "distill" if named.get("teacher") is not None else "train"
 
 
-Recovery = Annotated[Annotated[Train, Tag("train")] | Annotated[Distill, Tag("distill")], Discriminator(_kind)]
+def _no_student(recovery: Train | Distill) -> Train | Distill:
+    if isinstance(recovery, Distill) and recovery.student is not None:
+        raise ValueError("name no `student`: it is the model that this stage makes smaller")
+    return recovery
+
+
+Recovery = Annotated[
+    Annotated[Train, Tag("train")] | Annotated[Distill, Tag("distill")],
+    Discriminator(_kind),
+    AfterValidator(_no_student),
+]
 """Settings of `train`; with a `teacher`, of `distill`. `teacher: before` is the model as it was before the stage."""
 
 
@@ -46,6 +57,15 @@ def recover(recovery: Train | Distill, smaller: Path, before: Path, out: Path, r
     if isinstance(recovery, Distill) and recovery.teacher == BEFORE:
         recovery = recovery.model_copy(update={"teacher": str(before)})
     recovery.apply(smaller, out, run)
+
+
+def scratch(name: str, stage: Stage, model_folder: Path, run: Run) -> Path:
+    """Where this stage keeps what is half done, apart for everything that it depends on."""
+    from edgeav.run import code_hash, corpus_manifest, digest, folder_hash
+
+    settings = [stage.model_dump(mode="json"), stage.facts(), run.recipe.seed, run.recipe.corpus]
+    key = digest([settings, corpus_manifest(run.recipe.corpus), folder_hash(model_folder, "model.*"), code_hash()])
+    return run.scratch(f"{name}-{key[:8]}")
 
 
 def once(folder: Path, make: Callable[[Path], None]) -> Path:
