@@ -21,8 +21,10 @@ class LowRank(nn.Module):
             self.narrow: Whole = nn.Linear(layer.in_features, rank, bias=False)
             self.widen: Whole = nn.Linear(rank, layer.out_features, bias)
         else:
-            kernel, stride = cast(tuple[int, int], layer.kernel_size), cast(tuple[int, int], layer.stride)
-            self.narrow = nn.Conv2d(layer.in_channels, rank, kernel, stride, layer.padding, bias=False)
+            kernel, stride, padding = (
+                cast(tuple[int, int], pair) for pair in (layer.kernel_size, layer.stride, layer.padding)
+            )
+            self.narrow = nn.Conv2d(layer.in_channels, rank, kernel, stride, padding, bias=False)
             self.widen = nn.Conv2d(rank, layer.out_channels, 1, bias=bias)
         self.rank = rank
 
