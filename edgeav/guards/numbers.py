@@ -27,8 +27,10 @@ class Inspection:
     """Tensors of weights and biases that were compared with the float model's."""
     ranges: int
     """Quantized activations that were compared with what calibration saw."""
-    wiring: float | None
-    """Largest difference of a log-probability after the float numbers were put back; None: not checked that way."""
+    wiring: float
+    """Difference of log-probabilities, by at most `wiring_limit`: the largest after the float numbers were put back.
+    ExecuTorch: from an emulation of the file, in multiples of what quantization itself does (root mean squares)."""
+    wiring_limit: float
     not_integer: tuple[str, ...]
     """Modules that the plan wants in integers and the runtime computes in float."""
     findings: tuple[str, ...]

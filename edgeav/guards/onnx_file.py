@@ -67,7 +67,7 @@ def inspect_onnx(path: Path, float_path: Path, plan: Plan, clips: Sequence[Input
     multiplies = {module_of_name(n.name) for n in reference.nodes if n.op_type in MULTIPLIES}
     not_integer = tuple(sorted(m for m in multiplies if plan.quantizes(m) and m not in integer))
     wrong += [f"{module}: computed in float, the plan wants integers" for module in not_integer]
-    return Inspection(len(file.weights()), len(ranges), wiring, not_integer, tuple(wrong))
+    return Inspection(len(file.weights()), len(ranges), wiring, WIRING_TOLERANCE, not_integer, tuple(wrong))
 
 
 def unquantized(file: File, reference: File) -> tuple[ModelProto, list[Range]]:
