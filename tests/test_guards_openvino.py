@@ -70,4 +70,4 @@ def test_a_fault_is_found(fault: str, files: tuple[Path, Path], tmp_path: Path) 
     for suffix in (".xml", ".bin"):
         shutil.copy(files[0].with_suffix(suffix), spoiled.with_suffix(suffix))
     FAULTS[fault](spoiled)
-    assert inspect_openvino(spoiled, files[1], Plan(), calibration()).findings
+    assert not inspect_openvino(spoiled, files[1], Plan(), calibration()).passed

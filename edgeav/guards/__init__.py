@@ -14,15 +14,16 @@ A drift of the outputs cannot tell a scale that is 10 % off in one layer from he
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgeav.errors import EdgeavError
-from edgeav.guards.numbers import Inspection
-from edgeav.models import AVModel
-from edgeav.quant.plan import Plan
-from edgeav.runtime.bundle import Bundle
-from edgeav.runtime.features import Inputs
 
-__all__ = ["Inspection", "inspect"]
+if TYPE_CHECKING:  # a recipe reads its settings from here, without torch
+    from edgeav.guards.numbers import Inspection
+    from edgeav.models import AVModel
+    from edgeav.quant.plan import Plan
+    from edgeav.runtime.bundle import Bundle
+    from edgeav.runtime.features import Inputs
 
 
 def inspect(quantized: Bundle, float_bundle: Bundle, model: AVModel, plan: Plan, clips: Sequence[Inputs]) -> Inspection:

@@ -82,7 +82,6 @@ def inspect_executorch(bundle: Bundle, model: AVModel, plan: Plan, clips: Sequen
     wrong += range_findings(ranges)
     planned = {path for path, _ in _multiplying(ready) if plan.quantizes(path)}
     not_integer = tuple(sorted(planned - {found.path for found in integer}))
-    wrong += [f"{module}: computed in float, the plan wants integers" for module in not_integer]
     wiring = _wiring(bundle, ready, matched, clips[:WIRING_CLIPS])
     if not wiring <= WIRING_LIMIT:
         wrong.append(f"wiring: {wiring:.1f} times as far from an emulation of the file as rounding takes it")

@@ -21,7 +21,7 @@ WIRING_TOLERANCE = 1e-3  # of a log-probability, as for every float artifact
 
 @dataclass(frozen=True)
 class Inspection:
-    """What an inspection looked at, and everything that it found wrong, in words."""
+    """What an inspection looked at, and what it found wrong: `findings` in words, and what runs in float."""
 
     weights: int
     """Tensors of weights and biases that were compared with the float model's."""
@@ -37,7 +37,7 @@ class Inspection:
 
     @property
     def passed(self) -> bool:
-        return not self.findings
+        return not self.findings and not self.not_integer
 
 
 @dataclass(frozen=True)
