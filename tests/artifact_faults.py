@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -89,21 +88,19 @@ def one_channel(array: np.ndarray) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------------------------ OpenVINO
-def openvino_constant(operator: str, side: int, change: Callable[[np.ndarray], np.ndarray]) -> Fault:
-    """Of the operator whose name begins like that, its input number `side`, through what stands between."""
-    return openvino_edit(operator, lambda node: _replace_constant(node, side, change))
+def openvino_edit(kind: str, operator: str, change: Callable) -> Fault:
+    """Change the operator of that kind whose name begins like that."""
 
-
-def openvino_edit(operator: str, change: Callable) -> Fault:
     def spoil(path: Path) -> None:
         import openvino
 
         model = openvino.Core().read_model(path)
-        change(next(op for op in model.get_ordered_ops() if op.get_friendly_name().startswith(operator)))
+        found = [op for op in model.get_ordered_ops() if op.get_type_name() == kind]
+        change(next(op for op in found if op.get_friendly_name().startswith(operator)))
         model.validate_nodes_and_infer_types()
         spoiled = path.with_name("spoiled.xml")
         openvino.save_model(model, spoiled, compress_to_fp16=False)
-        del model  # it maps the file that is overwritten now
+        del model, found  # they map the file that is overwritten now
         spoiled.replace(path)
         spoiled.with_suffix(".bin").replace(path.with_suffix(".bin"))
 
@@ -114,12 +111,12 @@ def move_levels(node) -> None:
     """Zero point + 1 of a FakeQuantize, in both of its ranges."""
     low, high = (float(node.input_value(end).get_node().get_data().min()) for end in (1, 2))
     for side in range(1, 5):
-        _replace_constant(node, side, lambda array: array - (high - low) / 255)
+        replace_constant(node, side, lambda array: array - (high - low) / 255)
 
 
 def stretch_levels(node) -> None:
     for side in range(1, 5):
-        _replace_constant(node, side, lambda array: array * 1.1)
+        replace_constant(node, side, lambda array: array * 1.1)
 
 
 def bypass(node) -> None:
@@ -134,7 +131,7 @@ def swap_sources(node) -> None:
     node.input(1).replace_source_output(first)
 
 
-def _replace_constant(node, side: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def replace_constant(node, side: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
     from openvino import opset13
 
     array = node.input_value(side).get_node().get_data()
@@ -166,19 +163,5 @@ def levels_of(scale: float, zero_point: int, factor: float, shift: int) -> Fault
                     found += 1
         assert found
         path.write_bytes(data)
-
-    return spoil
-
-
-def exchange(pairs: list[tuple[str, str]]) -> Fault:
-    """Names of constants for one another: each layer gets what belongs to the other."""
-
-    def spoil(path: Path) -> None:
-        data = path.read_bytes()
-        other = {a.encode(): b.encode() for pair in pairs for a, b in (pair, pair[::-1])}
-        head = data.rfind(b"XN01")  # in the delegates; the table of constants itself comes behind them
-        pattern = b"|".join(re.escape(name) for name in other)
-        body = re.sub(pattern, lambda match: other[match.group()], data[: head + 4096])
-        path.write_bytes(body + data[head + 4096 :])
 
     return spoil

@@ -18,28 +18,39 @@ from edgeav.quant.plan import Plan
 from edgeav.target import OpenVinoOptions
 
 
-def weight_scale(array: np.ndarray) -> np.ndarray:
+def more(array: np.ndarray) -> np.ndarray:
     return array * np.float32(1.1)
 
 
 def scaled_weight(node) -> None:
     """The multiplication behind the integers of a weight."""
-    faults._replace_constant(node.input_value(1).get_node(), 1, weight_scale)
+    faults.replace_constant(node.input_value(1).get_node(), 1, more)
 
 
+def no_bias(node) -> None:
+    faults.bypass(_user(node))
+
+
+def zero_bias(node) -> None:
+    faults.replace_constant(_user(node), 1, np.zeros_like)
+
+
+def smoothing(node) -> None:
+    faults.replace_constant(node, 1, more)
+
+
+GATED, RECTIFIED = "blocks.0.conv/mul_367/fq_output_0", "video.convs.1/relu_4/fq_output_0"
 FAULTS: dict[str, faults.Fault] = {
-    "weight scale x1.1": faults.openvino_edit("video.convs.0/", scaled_weight),
-    "weight scale x1.1 behind SmoothQuant": faults.openvino_edit("fusion.up/MatMul", scaled_weight),
-    "SmoothQuant's factors x1.1": faults.openvino_constant("fusion/cat_1_0_0/nncf_smooth_quant", 1, weight_scale),
-    "activation scale x1.1": faults.openvino_edit("blocks.0.conv/mul_367/fq_output_0", faults.stretch_levels),
-    "activation zero point + 1": faults.openvino_edit("blocks.0.conv/mul_367/fq_output_0", faults.move_levels),
-    "zero point + 1 behind a ReLU": faults.openvino_edit("video.convs.1/relu_4/fq_output_0", faults.move_levels),
-    "bias dropped": faults.openvino_edit("video.convs.0/conv2d_6/WithoutBiases", lambda node: faults.bypass(_user(node))),
-    "bias zeroed": faults.openvino_edit(
-        "head/MatMul", lambda node: faults._replace_constant(_user(node), 1, np.zeros_like)
-    ),
-    "sound and lips swapped": faults.openvino_edit("fusion/cat_1", faults.swap_sources),
-    "float fallback": faults.openvino_edit("video.convs.1/relu_4/fq_output_0", faults.bypass),
+    "weight scale x1.1": faults.openvino_edit("Convolution", "video.convs.0/", scaled_weight),
+    "weight scale x1.1 behind SmoothQuant": faults.openvino_edit("MatMul", "fusion.up/", scaled_weight),
+    "SmoothQuant's factors x1.1": faults.openvino_edit("Multiply", "fusion/cat_1_0_0/nncf_smooth_quant", smoothing),
+    "activation scale x1.1": faults.openvino_edit("FakeQuantize", GATED, faults.stretch_levels),
+    "activation zero point + 1": faults.openvino_edit("FakeQuantize", GATED, faults.move_levels),
+    "zero point + 1 behind a ReLU": faults.openvino_edit("FakeQuantize", RECTIFIED, faults.move_levels),
+    "bias dropped": faults.openvino_edit("Convolution", "video.convs.0/", no_bias),
+    "bias zeroed": faults.openvino_edit("MatMul", "head/", zero_bias),
+    "sound and lips swapped": faults.openvino_edit("Concat", "fusion/cat_1", faults.swap_sources),
+    "float fallback": faults.openvino_edit("FakeQuantize", RECTIFIED, faults.bypass),
 }
 
 

@@ -1,6 +1,7 @@
 """Is an int8 file really the float model, rounded? Read from the file itself, on any CPU, without a word error rate.
 
-A drift of the outputs cannot tell a scale that is 10 % off in one layer from healthy rounding. So a file is taken apart:
+A drift of the outputs cannot tell a scale that is 10 % off in one layer from healthy rounding. So a file is
+taken apart:
 
 1. its numbers: every weight and bias within half a quantization step of the float model's, every range the one that
    calibration saw, every zero point the one that follows from its range (Jacob et al. 2018,

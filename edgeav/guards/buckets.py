@@ -88,6 +88,4 @@ def _seconds(clips: DecodedClips, indices: Sequence[int]) -> float:
 
 
 def _inputs(media: Media, features: Features) -> Inputs:
-    return model_inputs(
-        media.waveform if features.audio else None, media.mouth if features.video else None, features
-    )
+    return model_inputs(media.waveform if features.audio else None, media.mouth if features.video else None, features)

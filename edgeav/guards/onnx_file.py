@@ -143,7 +143,8 @@ def _pair_findings(file: File) -> Iterator[str]:
     for node in file.nodes:
         source = made.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
         if source is not None and _parameters(node, file) != _parameters(source, file):
-            yield f"{source.input[0]}: quantized by {_parameters(source, file)}, dequantized by {_parameters(node, file)}"
+            ways = _parameters(source, file), _parameters(node, file)
+            yield f"{source.input[0]}: quantized by {ways[0]}, dequantized by {ways[1]}"
 
 
 def _constant_findings(file: File, reference: File) -> Iterator[str]:

@@ -199,7 +199,8 @@ def _pair_findings(quantizers: Sequence[Node]) -> Iterator[str]:
         ends = [_data(quantizer.input_value(side).get_node()) for side in range(1, 5)]
         if not (np.array_equal(ends[0], ends[2]) and np.array_equal(ends[1], ends[3])):
             name = quantizer.input_value(0).get_node().get_friendly_name()
-            yield f"{name}: quantized to {ends[0].min():g} … {ends[1].max():g}, read as {ends[2].min():g} … {ends[3].max():g}"
+            low, high, read_low, read_high = (float(end.ravel()[0]) for end in ends)
+            yield f"{name}: quantized to {low:g} … {high:g}, read as {read_low:g} … {read_high:g}"
 
 
 def _smoothing(node: Node) -> NDArray | None:

@@ -84,7 +84,9 @@ def read_layers(path: Path) -> list[PteLayer]:
     found = []
     for reference in file.program.execution_plan[0].delegates:
         graph = _graph(bytes(file.program.backend_delegate_data[reference.processed.index].data))
-        delegate = Delegate({_id(value): value["xvalue_union"] for value in graph["xvalues"]}, graph["constant_data"], file)
+        delegate = Delegate(
+            {_id(value): value["xvalue_union"] for value in graph["xvalues"]}, graph["constant_data"], file
+        )
         found += [*_layers(graph, delegate)]
     return found
 

@@ -1,4 +1,4 @@
-"""From what the guard steps left to lines of the verdict: one check for each thing that a compressed bundle may break."""
+"""From what the guard steps left to lines of the verdict: a check for each thing that compression may break."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def bucket_checks(budget: Budget, rows: list[BucketRow]) -> Iterator[Check]:
 def _blank_check(limit: float, rows: list[BucketRow]) -> Check:
     worst = max(rows, key=lambda row: abs(row.blank - row.blank_fp32))
     shift = worst.blank - worst.blank_fp32
-    say = f"blank at {worst.blank:.1f} % of the steps, fp32 {worst.blank_fp32:.1f} % ({worst.bucket}, the largest shift)"
+    say = (
+        f"blank at {worst.blank:.1f} % of the steps, fp32 {worst.blank_fp32:.1f} % ({worst.bucket}, the largest shift)"
+    )
     return Check(name="blanks", target=worst.target, value=abs(shift), limit=limit, passed=abs(shift) <= limit, say=say)
 
 
