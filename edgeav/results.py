@@ -42,24 +42,24 @@ def assemble(run: Run, steps: Steps) -> Report:
     bundles = [_bundle_row(run, steps, *key) for key in steps.exports]
     pairs = [_pair_row(run, steps, *key) for key in steps.profiles if (key[0], "int8") in steps.exports]
     buckets = [row for target in steps.inspections for row in _bucket_rows(run, steps, target)]
-    verdict = judge(run.recipe.budget, bundles, pairs)
-    guarded = [check for target, step in steps.inspections.items() for check in file_checks(run, target, step)]
-    guarded += [c for t in steps.inspections for c in bucket_checks(run.recipe.budget, _of(buckets, t))]
-    verdict = Verdict(
-        passed=verdict.passed and all(check.passed for check in guarded), checks=[*verdict.checks, *guarded]
-    )
+    checks = [*judge(run.recipe.budget, bundles, pairs).checks, *_guard_checks(run, steps, buckets)]
     eager = read_json(run.folder / steps.baseline.name / "wer.json")
     return Report(
         recipe=run.recipe.model_dump(mode="json", exclude_none=True),
         model=_model_row(run, steps),
         corpus=_corpus_row(run, eager),
         environment=_environment(run),
-        verdict=verdict,
+        verdict=Verdict(passed=all(check.passed for check in checks), checks=checks),
         stages=[StageRow(name=step.name, seconds=run.seconds(step)) for step in steps.stages],
         bundles=bundles,
         pairs=pairs,
         buckets=buckets,
         eager={split: WerRow(**row) for split, row in eager.items()},
+        notes=[
+            f"{pair.target} on {pair.device}: int8 is slower than fp32 there. Use bundles/{pair.target}-fp32."
+            for pair in pairs
+            if pair.chosen == "fp32"
+        ],
     )
 
 
@@ -170,8 +170,10 @@ def _bucket_rows(run: Run, steps: Steps, target: str) -> list[BucketRow]:
     return bucket_rows(run, target, steps.guards[target, "fp32"], steps.guards[target, "int8"], ci)
 
 
-def _of(rows: list[BucketRow], target: str) -> list[BucketRow]:
-    return [row for row in rows if row.target == target]
+def _guard_checks(run: Run, steps: Steps, buckets: list[BucketRow]) -> Iterator[Check]:
+    for target, step in steps.inspections.items():
+        yield from file_checks(run, target, step)
+        yield from bucket_checks(run.recipe.budget, [row for row in buckets if row.target == target])
 
 
 def _increases(fp32: list[dict], int8: list[dict], run: Run) -> dict[str, Increase]:

@@ -82,6 +82,8 @@ def test_a_scale_or_zero_point_of_any_activation_is_found_when_it_is_off(files: 
     _measure(bare, ranges, files[1], calibration())
     assert not [*range_findings(ranges)]
     for index, item in enumerate(ranges):
+        if not any(item.seen):
+            continue  # zeros that pad a clip: they are zero on every grid
         wider = replace(item, low=1.1 * item.low, high=1.1 * item.high)
         moved = replace(item, low=item.low - item.step, high=item.high - item.step)
         for spoiled in (wider, moved):

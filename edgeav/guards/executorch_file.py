@@ -20,7 +20,7 @@ from torchao.quantization.pt2e.observer import HistogramObserver
 from edgeav.exporters.parity import eager_log_probs
 from edgeav.exporters.rewrites import deployable
 from edgeav.guards.emulation import emulate
-from edgeav.guards.numbers import STEPS, Inspection, Range, Stored, range_findings, weight_findings
+from edgeav.guards.numbers import STEPS, Inspection, Range, Stored, constant_findings, range_findings, weight_findings
 from edgeav.guards.pte import Grid, PteLayer, read_layers
 from edgeav.models import AVModel
 from edgeav.quant.plan import Plan
@@ -77,7 +77,7 @@ def inspect_executorch(bundle: Bundle, model: AVModel, plan: Plan, clips: Sequen
     ready = deployable(model)
     matched = [*match(read_layers(bundle.model_path), ready)]
     integer = [m for m in matched if isinstance(m.layer.weight, Stored) and m.layer.input is not None]
-    wrong = [text for found in integer for text in _layer_findings(found)]
+    wrong = [text for found in matched for text in _layer_findings(found)]
     ranges = _ranges(integer, ready, clips)
     wrong += range_findings(ranges)
     planned = {path for path, _ in _multiplying(ready) if plan.quantizes(path)}
@@ -116,7 +116,9 @@ def _wiring(bundle: Bundle, model: AVModel, matched: Sequence[Matched], clips: S
 
 def _layer_findings(found: Matched) -> Iterator[str]:
     layer, bias = found.layer, found.module.bias
-    assert isinstance(layer.weight, Stored) and layer.input is not None
+    if not isinstance(layer.weight, Stored) or layer.input is None:
+        yield from constant_findings(f"{found.path} weight", _numbers(layer.weight), _weight(found.module))
+        return
     yield from weight_findings(f"{found.path} weight", layer.weight, _weight(found.module))
     if bias is None or not bias.any():
         return

@@ -116,7 +116,9 @@ def range_findings(ranges: Iterable[Range], tuned: bool = False) -> Iterator[str
         partners = [other for other in ranges if item.group and other.group == item.group] or [item]
         low = min(0.0, *(other.seen[0] for other in partners))
         high = max(0.0, *(other.seen[1] for other in partners))
-        if high > low and item.high > item.low:
+        if not item.high > item.low:
+            yield f"{item.name}: levels from {item.low:g} to {item.high:g}"
+        elif high > low:
             yield from _range_findings(item, low, high, tuned)
 
 
