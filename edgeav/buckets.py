@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from edgeav.errors import EdgeavError
+from edgeav.runtime.engines import fitting
 
 Cost = Callable[[int], float]
 
@@ -45,11 +46,6 @@ def padded_work(histogram: Mapping[int, int], buckets: Sequence[int], cost: Cost
             return float("inf")
         total += clips * cost(bucket or 0)
     return total
-
-
-def fitting(steps: int, buckets: Sequence[int]) -> int | None:
-    """The smallest bucket of at least `steps`; None: the clip is longer than all of them."""
-    return min((bucket for bucket in buckets if bucket >= steps), default=None)
 
 
 def _last_bucket(before: list[tuple[float, int]], clips: list[int], price: float, end: int) -> list[tuple[float, int]]:

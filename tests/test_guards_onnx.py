@@ -82,9 +82,9 @@ def test_a_scale_or_zero_point_of_any_activation_is_found_when_it_is_off(files: 
     _measure(bare, ranges, files[1], calibration())
     assert not [*range_findings(ranges)]
     for index, item in enumerate(ranges):
-        if not any(item.seen):
-            continue  # zeros that pad a clip: they are zero on every grid
+        exact = -item.seen[0] / (item.seen[1] - item.seen[0]) * 255
         wider = replace(item, low=1.1 * item.low, high=1.1 * item.high)
         moved = replace(item, low=item.low - item.step, high=item.high - item.step)
-        for spoiled in (wider, moved):
+        tie = abs(exact % 1 - 0.5) < 0.003  # then either neighbour is as right: the sines of the position table
+        for spoiled in (wider,) if tie else (wider, moved):
             assert [*range_findings([*ranges[:index], replace(spoiled, group=""), *ranges[index + 1 :]])], item.name

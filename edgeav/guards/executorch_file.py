@@ -30,6 +30,7 @@ from edgeav.runtime.features import Inputs
 
 WIRING_CLIPS = 8  # every eighth clip of a calibration is only heard, every eighth only seen
 WIRING_LIMIT = 3.0  # healthy files: about 1
+DECIMALS = 1e-6  # of a scale in the text form of a flatbuffer
 LOWEST = -128  # of the 256 levels
 MULTIPLIES = nn.Linear | nn.Conv1d | nn.Conv2d
 
@@ -61,7 +62,8 @@ class Site:
 
     def range(self) -> Range:
         low = self.grid.scale * (LOWEST - self.grid.zero_point)
-        return Range(f"{self.found.path} {self.side}", low, low + STEPS * self.grid.scale, _span(self.observer))
+        name, high = f"{self.found.path} {self.side}", low + STEPS * self.grid.scale
+        return Range(name, low, high, _span(self.observer), resolution=DECIMALS)
 
 
 def new_observer() -> Any:
@@ -127,8 +129,7 @@ def _layer_findings(found: Matched) -> Iterator[str]:
         return
     yield from weight_findings(f"{found.path} bias", layer.bias, bias.detach().numpy())
     expected = layer.input.scale * layer.weight.scale.ravel()
-    # The text form of a flatbuffer gives a scale to six decimals.
-    if not np.allclose(layer.bias.scale.ravel(), expected, rtol=0.005 + 1e-6 / layer.input.scale):
+    if not np.allclose(layer.bias.scale.ravel(), expected, rtol=0.005 + DECIMALS / layer.input.scale):
         yield f"{found.path}: the scale of its input is not the one that its bias was quantized with"
 
 

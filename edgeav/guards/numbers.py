@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 STEPS = 255  # of 8 bits
 HALF_STEP = 0.51  # rounding, and the last bits of float arithmetic
 RANGE_TOLERANCE = 0.01  # of a scale: a file's x 1.1 is ten times that, float noise a thousandth of it
-TIE = 0.51  # zero points: a range exactly between two grids may be rounded either way
+TIE = 0.502  # zero points: a range exactly between two grids may be rounded either way
 WIRING_TOLERANCE = 1e-3  # of a log-probability, as for every float artifact
 
 
@@ -63,6 +63,8 @@ class Range:
     seen: tuple[float, float] = (0.0, 0.0)
     group: str = ""
     """Activations that share one range name the same group; "" stands alone."""
+    resolution: float = 0.0
+    """By how much its step may be off because the file was read as text."""
 
     @property
     def step(self) -> float:
@@ -125,7 +127,7 @@ def range_findings(ranges: Iterable[Range], tuned: bool = False) -> Iterator[str
 def _range_findings(item: Range, low: float, high: float, tuned: bool) -> Iterator[str]:
     exact = -low / (high - low) * STEPS
     expected = _tuned_step(low, high, round(exact)) if tuned else (high - low) / STEPS
-    if not abs(item.step / expected - 1) <= RANGE_TOLERANCE:
+    if not abs(item.step - expected) <= RANGE_TOLERANCE * expected + item.resolution:
         yield f"{item.name}: scale {item.step:.6g}, calibration says {expected:.6g}"
     elif not abs(item.zero_point - exact) <= TIE:
         yield f"{item.name}: zero point {item.zero_point:.2f}, calibration says {round(exact)}"
