@@ -54,7 +54,7 @@ class Target(spec.Strict):
     """The runtime that opens the artifact."""
     options: Options = Field(default_factory=OnnxRuntimeOptions)  # never used: see the validator below
     """Settings that only this engine has."""
-    buckets: int | tuple[int, ...] | None = Field(default=None, strict=False)
+    buckets: int | Annotated[tuple[int, ...], Field(strict=False)] | None = None
     """Fixed shapes beside the dynamic graph: how many (chosen for the lengths of the training clips), or which, in
     steps. Each is one more copy of the model in memory, none on disk; not for ExecuTorch."""
 
