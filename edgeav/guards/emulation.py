@@ -7,7 +7,7 @@ and then, so the two differ by less than quantization itself does, and never by 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -30,8 +30,17 @@ def emulate(model: AVModel, layers: Iterable[tuple[str, PteLayer]]) -> AVModel:
         if layer.input is not None:
             module.register_forward_pre_hook(lambda _, inputs, grid=layer.input: (rounded(inputs[0], grid),))
         if layer.output is not None:
-            module.register_forward_hook(lambda _module, _inputs, output, grid=layer.output: rounded(output, grid))
+            module.register_forward_hook(_rounds(layer.output))
     return emulated
+
+
+def _rounds(grid: Grid) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """A hook that puts a module's output on `grid`."""
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return rounded(output, grid)
+
+    return hook
 
 
 def rounded(x: Tensor, grid: Grid) -> Tensor:

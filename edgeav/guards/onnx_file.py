@@ -118,7 +118,8 @@ def _measure(bare: ModelProto, ranges: list[Range], float_path: Path, clips: Seq
     for index, inputs in enumerate(clips):
         feed = inputs.named(names)
         log_probs, *found = session.run(None, feed)
-        extremes.add(found[0::2], found[1::2])
+        values = [np.asarray(value) for value in found]
+        extremes.add(values[0::2], values[1::2])
         if index < WIRING_CLIPS:
             difference = np.abs(np.asarray(log_probs) - np.asarray(reference.run(["log_probs"], feed)[0]))
             worst = max(worst, float(difference[inputs.presence.any(axis=-1)].max(initial=0)))

@@ -24,7 +24,13 @@ from numpy.typing import NDArray
 from edgeav.guards.numbers import Stored
 
 NONE = 2**32 - 1  # XNNPACK's id for "no value"
-TYPES = {"xnn_datatype_qcint8": np.int8, "xnn_datatype_qcint32": np.int32, "xnn_datatype_fp32": np.float32}
+TYPES = {
+    "xnn_datatype_qcint8": np.int8,
+    "xnn_datatype_qint8": np.int8,
+    "xnn_datatype_qcint32": np.int32,
+    "xnn_datatype_qint32": np.int32,
+    "xnn_datatype_fp32": np.float32,
+}
 FILTERS = ("XNNFullyConnected", "XNNConv2d", "XNNDepthwiseConv2d")
 
 
@@ -63,6 +69,9 @@ class Delegate:
         if "quant_params" not in value:
             return numbers
         parameters = value["quant_params"]
+        if "scale_buffer_idx" not in parameters:
+            scale = np.full((1,) * numbers.ndim, parameters["scale"], np.float32)
+            return Stored(numbers, scale, parameters["zero_point"])
         scale = self._buffer(parameters["scale_buffer_idx"], np.float32)
         sides = [-1 if side == parameters["channel_dim"] else 1 for side in range(numbers.ndim)]
         return Stored(numbers, scale.reshape(sides))
@@ -75,7 +84,8 @@ class Delegate:
         named = self.file.named_data
         assert named is not None
         entry = named.pte_data[self.constants[index]["named_key"]]
-        return np.frombuffer(bytes(named.buffers[entry.buffer_index]), kind)
+        buffer: Any = named.buffers[entry.buffer_index]
+        return np.frombuffer(bytes(buffer), kind)
 
 
 def read_layers(path: Path) -> list[PteLayer]:
@@ -104,8 +114,7 @@ def _layers(graph: dict[str, Any], delegate: Delegate) -> Iterator[PteLayer]:
 def _torch_layout(weight: Stored | NDArray, kind: str) -> Stored | NDArray:
     """(O, I), (O, h, w, I) or, depthwise, (1, h, w, C) -> (O, I, taps)."""
     if isinstance(weight, Stored):
-        scale = weight.scale if weight.scale.size == 1 else weight.scale.reshape(-1, 1, 1)
-        return Stored(_moved(weight.integers, kind), scale)
+        return Stored(_moved(weight.integers, kind), weight.scale.reshape(-1, 1, 1), weight.zero_point)
     return _moved(weight, kind)
 
 
