@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeav.measure import wer_increase
+from edgeav.measure import wer_increase, word_error_rate
 from edgeav.recipe import Budget
 from edgeav.report import BucketRow, Check, PairRow
 from edgeav.run import Run, Step, read_json
@@ -53,14 +53,13 @@ def bucket_rows(run: Run, target: str, before: Step, after: Step, ci: int) -> li
     rows = []
     for bucket in dict.fromkeys(row["bucket"] for row, _ in pairs):
         chosen = [(a, b) for a, b in pairs if a["bucket"] == bucket]
-        texts = zip(*((a["reference"], a["text"], b["text"]) for a, b in chosen), strict=True)
-        references, was, now = texts
-        rate, _, _ = wer_increase(references, [""] * len(references), was, ci, run.recipe.seed)
+        references, was, now = zip(*((a["reference"], a["text"], b["text"]) for a, b in chosen), strict=True)
+        rate = word_error_rate(references, was, run.recipe.seed).wer
         difference, low, high = wer_increase(references, was, now, ci, run.recipe.seed)
         blanks = [_blank_rate([pair[side] for pair in chosen]) for side in (0, 1)]
         rows.append(
             BucketRow(
-                target=target, bucket=bucket, clips=len(chosen), wer=round(100 + rate, 2), increase=difference,
+                target=target, bucket=bucket, clips=len(chosen), wer=rate, increase=difference,
                 low=low, high=high, blank_fp32=blanks[0], blank=blanks[1],
             )
         )  # fmt: skip
