@@ -84,7 +84,8 @@ def inspect_executorch(bundle: Bundle, model: AVModel, plan: Plan, clips: Sequen
     wrong += range_findings(ranges)
     planned = {path for path, _ in _multiplying(ready) if plan.quantizes(path)}
     not_integer = tuple(sorted(planned - {found.path for found in integer}))
-    wiring = _wiring(bundle, ready, matched, clips[:WIRING_CLIPS])
+    few = [clips[index] for index in range(min(WIRING_CLIPS, len(clips)))]
+    wiring = _wiring(bundle, ready, matched, few)
     if not wiring <= WIRING_LIMIT:
         wrong.append(f"wiring: {wiring:.1f} times as far from an emulation of the file as rounding takes it")
     return Inspection(2 * len(integer), len(ranges), wiring, WIRING_LIMIT, not_integer, tuple(wrong))
