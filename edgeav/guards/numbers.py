@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEPS = 255  # of 8 bits
+SYMMETRIC = 128  # the zero point of a range that is as wide on both sides, which NNCF gives to products of activations
 HALF_STEP = 0.51  # rounding, and the last bits of float arithmetic
 RANGE_TOLERANCE = 0.01  # of a scale: a file's x 1.1 is ten times that, float noise a thousandth of it
 TIE = 0.502  # zero points: a range exactly between two grids may be rounded either way
@@ -125,6 +126,8 @@ def range_findings(ranges: Iterable[Range], tuned: bool = False) -> Iterator[str
 
 
 def _range_findings(item: Range, low: float, high: float, tuned: bool) -> Iterator[str]:
+    if tuned and abs(item.zero_point - SYMMETRIC) < 1e-3 and abs(item.high - max(-low, high)) < item.step / 50:
+        return
     exact = -low / (high - low) * STEPS
     expected = _tuned_step(low, high, round(exact)) if tuned else (high - low) / STEPS
     if not abs(item.step - expected) <= RANGE_TOLERANCE * expected + item.resolution:

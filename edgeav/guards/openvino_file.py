@@ -57,6 +57,13 @@ class Layer:
     def name(self) -> str:
         return self.operator.get_friendly_name()
 
+    def smoothed(self, weight: NDArray) -> NDArray:
+        """(out, in), or (…, in, out) of a product that does not turn it, with what SmoothQuant moved into it."""
+        if self.smoothing is None:
+            return weight
+        turned = self.operator.get_attributes().get("transpose_b", True)
+        return weight / (self.smoothing if turned else self.smoothing[:, None])
+
     def stored(self) -> Stored | None:
         """The integers of the weight; None for a float one."""
         if self.weight.get_type_name() != "Multiply":
@@ -72,7 +79,8 @@ def inspect_openvino(path: Path, float_path: Path, plan: Plan, clips: Sequence[I
     """Numbers, wiring and kernels of the int8 file at `path`."""
     core = openvino.Core()
     model, reference = core.read_model(path), core.read_model(float_path)
-    ranges, quantizers = _ranges(model), _quantizers(model)
+    quantizers = [op for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
+    ranges = [_range(quantizer) for quantizer in quantizers]
     wrong = [*_pair_findings(quantizers)]
     found, expected = layers(model), layers(reference)
     wrong += [f"{name}: not in the file" for name in expected if name not in found]
@@ -111,9 +119,7 @@ def layers(model: Model) -> dict[str, Layer]:
 
 
 def _layer_findings(layer: Layer, expected: Layer) -> Iterator[str]:
-    weight, stored = _data(expected.weight).astype(np.float64), layer.stored()
-    if layer.smoothing is not None:
-        weight = weight / layer.smoothing  # (out, in)
+    weight, stored = layer.smoothed(_data(expected.weight).astype(np.float64)), layer.stored()
     if stored is not None:
         yield from weight_findings(f"{layer.name} weight", stored, weight)
     elif not np.allclose(_data(layer.weight), weight, rtol=1e-5, atol=1e-7):
@@ -131,7 +137,7 @@ def _bias_findings(layer: Layer, expected: Layer) -> Iterator[str]:
     if not found.any() and right.any():
         yield f"{layer.name}: its bias is gone"
         return
-    weight = np.abs(_data(expected.weight)) / (1 if layer.smoothing is None else layer.smoothing)
+    weight = layer.smoothed(np.abs(_data(expected.weight)))
     off = layer.step / 2 if layer.operator.get_type_name() == "MatMul" else BORDERS * STEPS * layer.step
     largest = off * weight.reshape(right.size, -1).sum(axis=1)  # outputs come first in every layout
     if found.shape != right.shape or np.any(np.abs(found - right) > largest + 1e-5):
@@ -140,9 +146,7 @@ def _bias_findings(layer: Layer, expected: Layer) -> Iterator[str]:
 
 def _restore(layer: Layer, expected: Layer) -> None:
     """Put the float numbers into the layer. Changes its model."""
-    weight = _data(expected.weight)
-    if layer.smoothing is not None:
-        weight = weight / layer.smoothing
+    weight = layer.smoothed(_data(expected.weight))
     layer.operator.input(1).replace_source_output(opset13.constant(weight.astype(np.float32)).output(0))
     if layer.bias is not None and expected.bias is not None:
         shape = _data(layer.bias).shape
@@ -182,17 +186,8 @@ def _measure(model: Model, reference: Model, ranges: list[Range], clips: Sequenc
     return worst
 
 
-def _quantizers(model: Model) -> list[Node]:
-    """Of activations: a quantized weight is stored as integers."""
-    return [op for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
-
-
-def _ranges(model: Model) -> list[Range]:
-    """Quantizers with the very same ends are one that NNCF unified, such as those of what is concatenated."""
-    return [_range(quantizer) for quantizer in _quantizers(model)]
-
-
 def _range(quantizer: Node) -> Range:
+    """Quantizers with the very same ends are one that NNCF unified, such as those of what is concatenated."""
     low, high = (float(_data(quantizer.input_value(side).get_node()).min()) for side in (1, 2))
     return Range(quantizer.input_value(0).get_node().get_friendly_name(), low, high, group=f"{low} {high}")
 
