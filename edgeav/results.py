@@ -38,7 +38,7 @@ ALL = "all"  # the name of the test splits taken together
 def assemble(run: Run, steps: Steps) -> Report:
     """Everything a finished run found out."""
     bundles = [_bundle_row(run, steps, *key) for key in steps.exports]
-    pairs = [_pair_row(run, steps, *key) for key in steps.profiles if (key[0], "int8") in steps.exports]
+    pairs = [_pair_row(run, steps, *key) for key in steps.profiles if run.recipe.plan]
     eager = read_json(run.folder / steps.baseline.name / "wer.json")
     return Report(
         recipe=run.recipe.model_dump(mode="json", exclude_none=True),
@@ -70,7 +70,7 @@ def judge(budget: Budget, bundles: list[BundleRow], pairs: list[PairRow]) -> Ver
     for pair in pairs:
         checks += [
             *_wer_checks(budget, bundles, pair),
-            *_speed_checks(budget, pair),
+            *_speed_checks(budget, bundles, pair),
             *_size_checks(budget, bundles, pair),
         ]
     return Verdict(passed=all(check.passed for check in checks), checks=checks)
@@ -92,21 +92,22 @@ def _wer_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iter
     if budget.wer is None:
         return
     limit, found = budget.wer.max_increase_abs, list(pair.wer_increase.values())[-1]
-    row = next(b for b in bundles if (b.target, b.precision) == (pair.target, "int8"))
+    row = _small(bundles, pair)
     count = sum(w.utterances for w in row.wer.values())
     enough = count >= budget.wer.min_utterances
     interval = f"{found.abs:+.2f} points, {budget.wer.ci} % interval {found.low:+.2f} to {found.high:+.2f}, n = {count}"
-    say = f"int8 against fp32: {interval}" + (
+    say = f"{row.precision} against fp32: {interval}" + (
         "" if enough else f"; at least {budget.wer.min_utterances} utterances asked for"
     )
     passed = enough and found.high <= limit
     yield Check(name="wer", target=pair.target, value=found.high, limit=limit, passed=passed, say=say)
 
 
-def _speed_checks(budget: Budget, pair: PairRow) -> Iterator[Check]:
-    """int8 may never be slower than fp32, whatever the budget says."""
+def _speed_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iterator[Check]:
+    """A quantized bundle may never be slower than fp32, whatever the budget says."""
     limit = budget.speed.min_ratio_vs_fp32 if budget.speed else 1.0
-    say = f"int8 runs {pair.cpu_ratio:.2f}x as fast as fp32 on {pair.device} (process CPU time, in turn)"
+    small = _small(bundles, pair).precision
+    say = f"{small} runs {pair.cpu_ratio:.2f}x as fast as fp32 on {pair.device} (process CPU time, in turn)"
     yield Check(
         name="speed", target=pair.target, value=pair.cpu_ratio, limit=limit, passed=pair.cpu_ratio >= limit, say=say
     )
@@ -115,13 +116,18 @@ def _speed_checks(budget: Budget, pair: PairRow) -> Iterator[Check]:
 def _size_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iterator[Check]:
     if budget.size_ratio is not None:
         limit, ratio = budget.size_ratio, pair.size_ratio
-        say = f"int8 has {ratio:.3f} of the bytes of fp32"
+        say = f"{_small(bundles, pair).precision} has {ratio:.3f} of the bytes of fp32"
         yield Check(name="size", target=pair.target, value=ratio, limit=limit, passed=ratio <= limit, say=say)
     if budget.size_mb is not None:
         limit = budget.size_mb
-        size = next(b.size_mb for b in bundles if (b.target, b.precision) == (pair.target, "int8"))
-        say = f"int8 artifact of {size:.2f} MB"
+        row = _small(bundles, pair)
+        size, say = row.size_mb, f"{row.precision} artifact of {row.size_mb:.2f} MB"
         yield Check(name="size", target=pair.target, value=size, limit=limit, passed=size <= limit, say=say)
+
+
+def _small(bundles: list[BundleRow], pair: PairRow) -> BundleRow:
+    """The bundle of a pair that is not its reference."""
+    return next(b for b in bundles if b.target == pair.target and b.precision != "fp32")
 
 
 def _bundle_row(run: Run, steps: Steps, target: str, precision: str) -> BundleRow:
@@ -151,16 +157,17 @@ def _bundle_row(run: Run, steps: Steps, target: str, precision: str) -> BundleRo
 
 def _pair_row(run: Run, steps: Steps, target: str, device: str) -> PairRow:
     pair = read_json(run.folder / steps.profiles[target, device].name / "pair.json")
-    rows = {p: _transcripts(run, steps.measures[target, p]) for p in ("fp32", "int8")}
-    sizes = {p: _size_of(run, steps.exports[target, p]) for p in ("fp32", "int8")}
+    small = next(p for name, p in steps.exports if name == target and p != "fp32")
+    rows = {p: _transcripts(run, steps.measures[target, p]) for p in ("fp32", small)}
+    sizes = {p: _size_of(run, steps.exports[target, p]) for p in ("fp32", small)}
     ratios = ("cpu_ratio", "wall_ratio", "cpu_ratio_min", "cpu_ratio_max")
-    increase = _increases(rows["fp32"], rows["int8"], run)
-    size_ratio = round(sizes["int8"] / sizes["fp32"], 4)
+    increase = _increases(rows["fp32"], rows[small], run)
+    size_ratio = round(sizes[small] / sizes["fp32"], 4)
     timing = {name: pair[name] for name in ratios}
     return PairRow(target=target, device=device, size_ratio=size_ratio, wer_increase=increase, **timing)
 
 
-def _increases(fp32: list[dict], int8: list[dict], run: Run) -> dict[str, Increase]:
+def _increases(fp32: list[dict], small: list[dict], run: Run) -> dict[str, Increase]:
     """By split, and last over all of them, where there are several."""
     from edgeav.measure import wer_increase
 
@@ -168,7 +175,7 @@ def _increases(fp32: list[dict], int8: list[dict], run: Run) -> dict[str, Increa
     found = {}
     splits = list(dict.fromkeys(row["split"] for row in fp32))
     for split in [*splits, ALL] if len(splits) > 1 else splits:
-        chosen = [(a, b) for a, b in zip(fp32, int8, strict=True) if split in (a["split"], ALL)]
+        chosen = [(a, b) for a, b in zip(fp32, small, strict=True) if split in (a["split"], ALL)]
         references, before, after = zip(*((a["reference"], a["text"], b["text"]) for a, b in chosen), strict=True)
         difference, low, high = wer_increase(references, before, after, ci, run.recipe.seed)
         found[split] = Increase(abs=difference, low=low, high=high)

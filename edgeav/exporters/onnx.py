@@ -110,7 +110,7 @@ def _quantize_static(source: Path, path: Path, plan: Plan, calibration: Sequence
         calibrate_method=quantization.CalibrationMethod.MinMax,
         calibration_cache_path=cache,
         extra_options={
-            "CalibMaxIntermediateOutputs": _merge_every(len(calibration)),
+            "CalibMaxIntermediateOutputs": _merge_every(max(1, len(calibration))),
             # A MatMul's sums go on to float operators: rounding them to 8 bits costs accuracy and saves nothing.
             "OpTypesToExcludeOutputQuantization": ["MatMul"],
         },

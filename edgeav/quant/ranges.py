@@ -21,6 +21,7 @@ BINS = 2048
 LEVELS = 256  # of 8 bits
 KEPT_PERCENT = 99.99
 SHRINK = np.linspace(1.0, 0.1, 46)
+TURNS = 2
 Ends = tuple[float, float]
 
 
@@ -104,11 +105,12 @@ def _percentile(histogram: Histogram) -> Ends:
 
 
 def _search(histogram: Histogram, cost: Callable[[Histogram, Ends], float]) -> Ends:
-    """Both ends shrunk together, then each by itself, to where `cost` is least."""
+    """Both ends shrunk together, then in turn each by itself, to where `cost` is least."""
     low, high = histogram.low, histogram.high
-    shared = min(SHRINK, key=lambda s: cost(histogram, (s * low, s * high)))
-    low = min((s * histogram.low for s in SHRINK), key=lambda end: cost(histogram, (end, shared * high)))
-    high = min((s * histogram.high for s in SHRINK), key=lambda end: cost(histogram, (low, end)))
+    low, high = min(((s * low, s * high) for s in SHRINK), key=lambda ends: cost(histogram, ends))
+    for _ in range(TURNS):
+        high = min((float(s * histogram.high) for s in SHRINK), key=lambda end: cost(histogram, (low, end)))
+        low = min((float(s * histogram.low) for s in SHRINK), key=lambda end: cost(histogram, (end, high)))
     return float(low), float(high)
 
 

@@ -77,18 +77,10 @@ class OpenVino:
         import openvino
 
         core = openvino.Core()
-        # OpenVINO would choose both by the machine, unasked: f32 or bf16 for what is not int8, and whether what meets
-        # small weights is rounded to 8 bits as well.
-        wanted = "bf16" if bundle.precision == "bf16" else "f32"
-        settings = {
-            "INFERENCE_PRECISION_HINT": wanted,
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32" if bundle.precision == "int8-dynamic" else "0",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
         self.version, self._names = openvino.get_version().split("-")[0], bundle.input_names
+        settings = openvino_settings(bundle.precision, threads)
         compiled = core.compile_model(str(bundle.model_path), "CPU", settings)
+        wanted = settings["INFERENCE_PRECISION_HINT"]
         if compiled.get_property("INFERENCE_PRECISION_HINT").to_string() != wanted:
             raise EdgeavError(f"{bundle.folder} computes in {wanted}, which this CPU has not; take another precision")
         self._request = compiled.create_infer_request()
@@ -96,6 +88,21 @@ class OpenVino:
     def run(self, audio: Array, video: Array, presence: Array) -> Array:
         result = self._request.infer(Inputs(audio, video, presence).named(self._names))
         return np.array(result["log_probs"], dtype=np.float32)  # a copy: the next call reuses it
+
+
+def openvino_settings(precision: str, threads: int) -> dict[str, Any]:
+    """How OpenVINO must open a bundle of this precision, to compute as its plan says.
+
+    It would choose two things by the machine, unasked: f32 or bf16 for what is not int8, and whether what meets small
+    weights is rounded to 8 bits as well.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32" if precision == "int8-dynamic" else "0",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
 
 
 class ExecuTorch:
