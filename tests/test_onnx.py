@@ -95,12 +95,3 @@ def _session(path: Path, severity: int = 3) -> onnxruntime.InferenceSession:
 
 def _run(session: onnxruntime.InferenceSession, inputs: Inputs) -> np.ndarray:
     return np.asarray(session.run(["log_probs"], inputs.named(NAMES))[0])
-
-
-@pytest.mark.parametrize("clips", [1, 31, 32, 64, 256, 992, 1024])
-def test_the_last_merge_of_calibration_ranges_always_has_something_left(clips: int) -> None:
-    """ONNX Runtime takes an empty rest for no data at all; 256 clips in merges of 32 once failed on that."""
-    from edgeav.exporters.onnx import MERGE_RANGES_EVERY, _merge_every
-
-    assert 1 < _merge_every(clips) <= MERGE_RANGES_EVERY
-    assert clips % _merge_every(clips) != 0

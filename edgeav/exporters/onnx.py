@@ -44,7 +44,6 @@ INTEGER_KERNELS = (
     "MatMulInteger",
     "ConvInteger",
 )
-MERGE_RANGES_EVERY = 32  # calibration clips at most: minima and maxima are few bytes, but of every activation
 
 
 def write_onnx(model: AVModel, path: Path, opset: int) -> None:
@@ -109,8 +108,9 @@ def _quantize_static(source: Path, path: Path, plan: Plan, calibration: Sequence
         weight_type=quantization.QuantType.QInt8,
         calibrate_method=quantization.CalibrationMethod.MinMax,
         calibration_cache_path=cache,
+        # Without CalibMaxIntermediateOutputs, which should bound the memory: ONNX Runtime 1.31 forgets all that it saw
+        # whenever that many clips are full. What it keeps is two numbers of each activation and clip.
         extra_options={
-            "CalibMaxIntermediateOutputs": _merge_every(max(1, len(calibration))),
             # A MatMul's sums go on to float operators: rounding them to 8 bits costs accuracy and saves nothing.
             "OpTypesToExcludeOutputQuantization": ["MatMul"],
         },
@@ -128,11 +128,6 @@ def integer_modules(path: Path) -> set[str]:
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         graph = onnx.load(options.optimized_model_filepath).graph
     return {module_of_name(node.name) for node in graph.node if node.op_type in INTEGER_KERNELS}
-
-
-def _merge_every(clips: int) -> int:
-    """ONNX Runtime 1.31 says "No data is collected" when the last merge leaves nothing over."""
-    return next(every for every in range(MERGE_RANGES_EVERY, 1, -1) if clips % every)
 
 
 def _ranges(prepared: Path, calibration: Sequence[Inputs], plan: Plan) -> dict[str, Ends]:
