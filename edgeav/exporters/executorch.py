@@ -76,7 +76,7 @@ def write_quantized_executorch(
 
 
 def _static(plan: Plan) -> XNNPACKQuantizer:
-    """Ranges from clips. XNNPACKQuantizer's own histograms are `mse`, with 27 times the drift (KL) on the demo model."""
+    """Ranges from clips. XNNPACKQuantizer's own are `mse`, with 27 times the drift (KL) on the demo model."""
     config = get_symmetric_quantization_config(is_per_channel=True)
     if plan.ranges == "minmax":
         assert config.input_activation is not None
