@@ -6,15 +6,15 @@ Results go to stdout (`--json` for programs), progress and messages to stderr.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from edgeav import __version__, catalog, cli_data, cli_evaluate, console, doctor, show, spec
+from edgeav import __version__, catalog, cli_data, cli_evaluate, cli_explain, console, doctor, show, spec
 from edgeav.device import Device
 from edgeav.progress import TerminalProgress
 from edgeav.recipe import Recipe
-from edgeav.target import Target
+from edgeav.target import Precision, Target
 
 RUNS = Path("runs")
 app = typer.Typer(
@@ -30,6 +30,7 @@ models_app = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models", short_help="The models that a recipe can name; import others.")
 app.add_typer(cli_data.app, name="data", short_help="Corpora: prepare one for training, look at one.")
 app.command("evaluate", short_help="WER and CER of a model or bundle, by condition.")(cli_evaluate.evaluate)
+app.command("explain", short_help="Which role of a run's model has which format, and why.")(cli_explain.explain)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
@@ -129,7 +130,7 @@ def profile(
 def export(
     model: Annotated[str, typer.Argument(help="A name from `edgeav models`, or a model folder.")],
     target: Annotated[str, typer.Option(help="A shipped target's name, or a YAML file.")] = "onnxruntime",
-    precision: Annotated[Literal["fp32", "int8"], typer.Option()] = "fp32",
+    precision: Annotated[Precision, typer.Option()] = "fp32",
     corpus: Annotated[str, typer.Option(help="Where calibration and golden clips come from.")] = "demo",
     out: Annotated[Path | None, typer.Option(help="Default: bundles/MODEL-TARGET-PRECISION.")] = None,
     overrides: Overrides = None,

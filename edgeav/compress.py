@@ -91,7 +91,7 @@ def export_one(model: str, target: Target, precision: Precision, corpus: str, ou
     """One bundle without a recipe: `edgeav export`. `out` must not exist, or be empty."""
     if out.exists() and any(out.iterdir()):
         raise EdgeavError(f"{out} is not empty; choose another --out, or delete it")
-    stages = [{"quantize": {"format": "int8"}}] if precision == "int8" else []
+    stages = [] if precision == "fp32" else [{"quantize": {"format": precision}}]
     recipe = validate(
         Recipe, {"name": "export", "model": model, "corpus": corpus, "stages": stages}, Sources("edgeav export", {})
     )
@@ -187,7 +187,7 @@ def _model_folder(run: Run, stages: Sequence[Step]) -> Path:
 
 def _precisions(recipe: Recipe) -> tuple[Precision, ...]:
     """A quantized model is exported both ways: a ratio needs both."""
-    return ("fp32", "int8") if any(item.name == "quantize" for item in recipe.stages) else ("fp32",)
+    return ("fp32",) if recipe.plan is None else ("fp32", recipe.plan.format)
 
 
 def _model_facts(recipe: Recipe) -> Any:

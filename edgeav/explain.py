@@ -82,7 +82,8 @@ def _say(detail: ErrorDetails, schema: dict[str, Any], path: tuple[str, ...]) ->
         return str(detail.get("ctx", {}).get("error", detail["msg"]))
     message = _plain(detail["msg"])
     if kind in ("literal_error", "enum"):
-        message += guess(str(detail["input"]), _allowed_values(schema, path))
+        known = _allowed_names(schema, path[:-1]) if detail["loc"][-1] == "[key]" else _allowed_values(schema, path)
+        message += guess(str(detail["input"]), known)
     return message
 
 
@@ -124,6 +125,12 @@ def _allowed_keys(schema: dict[str, Any], path: tuple[str, ...]) -> list[str]:
 def _allowed_values(schema: dict[str, Any], path: tuple[str, ...]) -> list[str]:
     nodes = _nodes(schema, path)
     return [str(value) for node in nodes for value in (*node.get("enum", ()), *_constant(node))]
+
+
+def _allowed_names(schema: dict[str, Any], path: tuple[str, ...]) -> list[str]:
+    """The keys of a mapping whose keys are a fixed set of names."""
+    rules = [node["propertyNames"] for node in _nodes(schema, path) if "propertyNames" in node]
+    return [str(name) for rule in rules for node in _branches(rule, schema) for name in node.get("enum", ())]
 
 
 def _constant(node: dict[str, Any]) -> tuple[Any, ...]:

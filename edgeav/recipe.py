@@ -17,6 +17,8 @@ from edgeav.errors import EdgeavError
 from edgeav.explain import guess
 from edgeav.guards.settings import GuardBudget
 from edgeav.new_model import NewModel
+from edgeav.quant.plan import Plan
+from edgeav.quant.support import problems
 from edgeav.stages import Step
 from edgeav.target import Target
 
@@ -89,6 +91,11 @@ class Recipe(spec.Strict):
         """The declarations of `profile`, in its order."""
         return [Device.load(name) for name in self.profile]
 
+    @property
+    def plan(self) -> Plan | None:
+        """What the last `quantize` of the stages plans; None: the recipe quantizes nothing."""
+        return next((item.quantize.plan for item in reversed(self.stages) if item.quantize), None)
+
     @field_validator("corpus")
     @classmethod
     def _the_corpus_exists(cls, corpus: str) -> str:
@@ -106,6 +113,14 @@ class Recipe(spec.Strict):
     @classmethod
     def _the_devices_exist(cls, names: list[str]) -> list[str]:
         return _all_exist("devices", names)
+
+    @model_validator(mode="after")
+    def _every_target_can_do_the_plan(self) -> Recipe:
+        engines = {target.engine: None for target in self.targets} if self.plan else {}
+        found = [problem for engine in engines if self.plan for problem in problems(engine, self.plan)]
+        if found:
+            raise ValueError("; ".join(found))
+        return self
 
     @model_validator(mode="after")
     def _every_device_runs_every_engine(self) -> Recipe:

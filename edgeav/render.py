@@ -44,7 +44,7 @@ def print_table(report: Report, console: Console | None = None) -> None:
         rates = [_split_wer(report.eager.get(split)) for split in splits]
         table.add_row("PyTorch", "fp32", "", *rates, "", "", "", end_section=True)
     for bundle in report.bundles:
-        table.add_row(*_cells(report, bundle, splits, device), end_section=bundle.precision == "int8")
+        table.add_row(*_cells(report, bundle, splits, device), end_section=bundle.precision != "fp32")
     console.print(table)
     for check in report.verdict.checks:
         console.print(
@@ -63,7 +63,7 @@ def verdict_text(report: Report) -> str:
 
 def _cells(report: Report, bundle: BundleRow, splits: list[str], device: str | None) -> list[str]:
     profile = bundle.profile.get(device) if device else None
-    pair = report.pair(bundle.target, device) if device and bundle.precision == "int8" else None
+    pair = report.pair(bundle.target, device) if device and bundle.precision != "fp32" else None
     return [
         bundle.target,
         bundle.precision,

@@ -18,6 +18,7 @@ from edgeav.profiling import Profile
 from edgeav.render import print_table as print_table
 from edgeav.render import render
 from edgeav.spec import Strict
+from edgeav.target import Precision
 
 SCHEMA = "edgeav-report/1"
 
@@ -74,7 +75,7 @@ class WerRow(Strict):
 class BundleRow(Strict):
     target: str
     engine: str
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     size_mb: float
     parity: ParityRow | None = None
     wer: dict[str, WerRow] = Field(default_factory=dict)

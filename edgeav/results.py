@@ -32,6 +32,7 @@ from edgeav.report import (
 from edgeav.run import Run, Step, read_json, versions
 from edgeav.runtime.bundle import read_bundle, update_quality
 from edgeav.runtime.machine import machine
+from edgeav.target import Precision
 
 PARITY_LIMIT = 1e-3  # largest difference of a log-probability between a float artifact and PyTorch
 ALL = "all"  # the name of the test splits taken together
@@ -40,8 +41,8 @@ ALL = "all"  # the name of the test splits taken together
 def assemble(run: Run, steps: Steps) -> Report:
     """Everything a finished run found out."""
     bundles = [_bundle_row(run, steps, *key) for key in steps.exports]
-    pairs = [_pair_row(run, steps, *key) for key in steps.profiles if (key[0], "int8") in steps.exports]
-    buckets = [row for target in steps.inspections for row in _bucket_rows(run, steps, target)]
+    pairs = [_pair_row(run, steps, *key) for key in steps.profiles if run.recipe.plan]
+    buckets = [row for target in small_bundles(steps) for row in _bucket_rows(run, steps, target)]
     checks = [*judge(run.recipe.budget, bundles, pairs).checks, *_guard_checks(run, steps, buckets)]
     eager = read_json(run.folder / steps.baseline.name / "wer.json")
     return Report(
@@ -102,11 +103,11 @@ def _wer_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iter
     if budget.wer is None:
         return
     limit, found = budget.wer.max_increase_abs, list(pair.wer_increase.values())[-1]
-    row = next(b for b in bundles if (b.target, b.precision) == (pair.target, "int8"))
+    row = _small(bundles, pair)
     count = sum(w.utterances for w in row.wer.values())
     enough = count >= budget.wer.min_utterances
     interval = f"{found.abs:+.2f} points, {budget.wer.ci} % interval {found.low:+.2f} to {found.high:+.2f}, n = {count}"
-    say = f"int8 against fp32: {interval}" + (
+    say = f"{row.precision} against fp32: {interval}" + (
         "" if enough else f"; at least {budget.wer.min_utterances} utterances asked for"
     )
     passed = enough and found.high <= limit
@@ -116,13 +117,18 @@ def _wer_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iter
 def _size_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iterator[Check]:
     if budget.size_ratio is not None:
         limit, ratio = budget.size_ratio, pair.size_ratio
-        say = f"int8 has {ratio:.3f} of the bytes of fp32"
+        say = f"{_small(bundles, pair).precision} has {ratio:.3f} of the bytes of fp32"
         yield Check(name="size", target=pair.target, value=ratio, limit=limit, passed=ratio <= limit, say=say)
     if budget.size_mb is not None:
         limit = budget.size_mb
-        size = next(b.size_mb for b in bundles if (b.target, b.precision) == (pair.target, "int8"))
-        say = f"int8 artifact of {size:.2f} MB"
+        row = _small(bundles, pair)
+        size, say = row.size_mb, f"{row.precision} artifact of {row.size_mb:.2f} MB"
         yield Check(name="size", target=pair.target, value=size, limit=limit, passed=size <= limit, say=say)
+
+
+def _small(bundles: list[BundleRow], pair: PairRow) -> BundleRow:
+    """The bundle of a pair that is not its reference."""
+    return next(b for b in bundles if b.target == pair.target and b.precision != "fp32")
 
 
 def _bundle_row(run: Run, steps: Steps, target: str, precision: str) -> BundleRow:
@@ -150,15 +156,21 @@ def _bundle_row(run: Run, steps: Steps, target: str, precision: str) -> BundleRo
     )
 
 
+def small_bundles(steps: Steps) -> dict[str, Precision]:
+    """Target -> the precision beside fp32."""
+    return {target: precision for target, precision in steps.exports if precision != "fp32"}
+
+
 def _pair_row(run: Run, steps: Steps, target: str, device: str) -> PairRow:
     pair = read_json(run.folder / steps.profiles[target, device].name / "pair.json")
-    rows = {p: _transcripts(run, steps.measures[target, p]) for p in ("fp32", "int8")}
-    sizes = {p: _size_of(run, steps.exports[target, p]) for p in ("fp32", "int8")}
+    small = small_bundles(steps)[target]
+    rows = {p: _transcripts(run, steps.measures[target, p]) for p in ("fp32", small)}
+    sizes = {p: _size_of(run, steps.exports[target, p]) for p in ("fp32", small)}
     ratios = ("cpu_ratio", "wall_ratio", "cpu_ratio_min", "cpu_ratio_max")
-    increase = _increases(rows["fp32"], rows["int8"], run)
-    size_ratio = round(sizes["int8"] / sizes["fp32"], 4)
+    increase = _increases(rows["fp32"], rows[small], run)
+    size_ratio = round(sizes[small] / sizes["fp32"], 4)
     timing = {name: pair[name] for name in ratios}
-    chosen = "fp32" if slower(pair["cpu_ratio"], pair["cpu_ratio_min"], pair["cpu_ratio_max"]) else "int8"
+    chosen = "fp32" if slower(pair["cpu_ratio"], pair["cpu_ratio_min"], pair["cpu_ratio_max"]) else small
     return PairRow(
         target=target, device=device, size_ratio=size_ratio, wer_increase=increase, chosen=chosen,
         cpu_ms=tuple(pair["cpu_ms"]), **timing,
@@ -167,7 +179,7 @@ def _pair_row(run: Run, steps: Steps, target: str, device: str) -> PairRow:
 
 def _bucket_rows(run: Run, steps: Steps, target: str) -> list[BucketRow]:
     ci = run.recipe.budget.wer.ci if run.recipe.budget.wer else 95
-    return bucket_rows(run, target, steps.guards[target, "fp32"], steps.guards[target, "int8"], ci)
+    return bucket_rows(run, target, steps.guards[target, "fp32"], steps.guards[target, small_bundles(steps)[target]], ci)
 
 
 def _guard_checks(run: Run, steps: Steps, buckets: list[BucketRow]) -> Iterator[Check]:
@@ -176,7 +188,7 @@ def _guard_checks(run: Run, steps: Steps, buckets: list[BucketRow]) -> Iterator[
         yield from bucket_checks(run.recipe.budget, [row for row in buckets if row.target == target])
 
 
-def _increases(fp32: list[dict], int8: list[dict], run: Run) -> dict[str, Increase]:
+def _increases(fp32: list[dict], small: list[dict], run: Run) -> dict[str, Increase]:
     """By split, and last over all of them, where there are several."""
     from edgeav.measure import wer_increase
 
@@ -184,7 +196,7 @@ def _increases(fp32: list[dict], int8: list[dict], run: Run) -> dict[str, Increa
     found = {}
     splits = list(dict.fromkeys(row["split"] for row in fp32))
     for split in [*splits, ALL] if len(splits) > 1 else splits:
-        chosen = [(a, b) for a, b in zip(fp32, int8, strict=True) if split in (a["split"], ALL)]
+        chosen = [(a, b) for a, b in zip(fp32, small, strict=True) if split in (a["split"], ALL)]
         references, before, after = zip(*((a["reference"], a["text"], b["text"]) for a, b in chosen), strict=True)
         difference, low, high = wer_increase(references, before, after, ci, run.recipe.seed)
         found[split] = Increase(abs=difference, low=low, high=high)

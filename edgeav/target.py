@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from edgeav import spec
+from edgeav.quant.plan import Format
 
 EngineName = Literal["onnxruntime", "openvino", "executorch"]
-Precision = Literal["fp32", "int8"]
+Precision = Format  # bundles are named after their plan's format; fp32 is what they are compared with
 
 
 class OnnxRuntimeOptions(spec.Strict):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgeav.data.cache import DecodedClips
     from edgeav.data.corpus import Media
     from edgeav.measure import Recognizer
+    from edgeav.quant.calibration import CalibrationInputs
     from edgeav.quant.plan import Calibration
     from edgeav.runtime.bundle import Bundle
 
@@ -52,9 +53,10 @@ def export_bundle(run: Run, model_folder: Path, target: Target, precision: Preci
     from edgeav.quant.plan import load_plan
     from edgeav.runtime.bundle import with_buckets
 
-    model, plan = load_model(model_folder), load_plan(model_folder) if precision == "int8" else None
+    model, plan = load_model(model_folder), None if precision == "fp32" else load_plan(model_folder)
     takes = model.config.inputs
-    calibration = calibration_inputs(run, plan.calibration, takes) if plan and plan.calibration else []
+    shown = plan.calibration if plan and plan.needs_calibration else None
+    calibration = calibration_inputs(run, shown, takes) if shown else []
     bundle = export(model, target, precision, calibration, golden_inputs(run, takes), out, plan)
     return with_buckets(bundle, bucket_lengths(run, bundle, target.buckets)) if target.buckets else bundle
 
@@ -73,31 +75,14 @@ def bucket_lengths(run: Run, bundle: Bundle, wanted: int | Sequence[int]) -> lis
     return plan_buckets(lengths, wanted)
 
 
-class CalibrationInputs(Sequence[Inputs]):
-    """Training clips as inputs, made when asked for: the memory is that of one clip, however many there are.
-
-    For a model of both, every eighth is heard but not seen, every eighth seen but not heard: ranges from complete clips
-    alone would cut off what a missing camera does to the fusion.
-    """
-
-    def __init__(self, clips: DecodedClips, features: Features) -> None:
-        self.clips, self.features = clips, features
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index):  # type: ignore[override]
-        sound, lips = _taken(self.clips.media(range(len(self.clips))[index]), self.features)
-        if sound is not None and lips is not None:
-            sound, lips = None if index % 8 == 6 else sound, None if index % 8 == 7 else lips
-        return model_inputs(sound, lips, self.features)
-
-
 def calibration_inputs(run: Run, plan: Calibration, features: Features) -> CalibrationInputs:
     """The clips that the quantize stage chose, decoded once for all targets."""
-    clips = run.corpus.calibration(plan.utterances, plan.seed)
-    name = f"calibration-{plan.utterances}-{plan.seed}"
-    return CalibrationInputs(run.decoded(run.recipe.corpus, run.recipe.seed, name, clips), features)
+    from edgeav.quant.calibration import CalibrationInputs, chosen
+
+    clips = chosen(run.corpus, plan.utterances, plan.seed)
+    name = f"calibration-{plan.utterances}-{plan.seed}-by-length"
+    decoded = run.decoded(run.recipe.corpus, run.recipe.seed, name, clips)
+    return CalibrationInputs(decoded, features, plan.noise, plan.seed)
 
 
 def golden_inputs(run: Run, features: Features) -> list[tuple[np.ndarray | None, Inputs]]:

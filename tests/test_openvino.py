@@ -49,13 +49,13 @@ def test_clips_of_different_lengths_calibrate_without_smooth_quant_too(source: P
 
 def test_the_front_ends_run_in_integer_kernels(int8_file: Path) -> None:
     wanted = {"video.stem.conv", "video.convs.0", "video.convs.2", "video.linear", "audio.layers.0", "audio.linear"}
-    assert wanted <= integer_modules(int8_file)
+    assert wanted <= integer_modules(int8_file, Plan())
 
 
 def test_a_role_kept_in_float_stays_in_float(source: Path, tmp_path: Path) -> None:
     plan = Plan(keep_float=("visual-cnn", "attention-matmul"))
     write_quantized_openvino(source, tmp_path / "mixed.xml", plan, calibration(), OpenVinoOptions())
-    integer = integer_modules(tmp_path / "mixed.xml")
+    integer = integer_modules(tmp_path / "mixed.xml", plan)
     assert not integer & {"video.convs.0", "video.convs.2", "video.linear"}
     assert "audio.layers.3" in integer
 

@@ -68,7 +68,7 @@ def test_the_integer_share_is_the_share_of_the_work_and_not_of_the_modules() -> 
 
 
 def test_a_format_that_is_not_there_yet_is_refused_with_what_is_allowed() -> None:
-    with pytest.raises(EdgeavError, match="'fp8': must be 'int8'"):
+    with pytest.raises(EdgeavError, match="'fp8': must be 'fp32', 'int8', 'int8-dynamic'"):
         Recipe.load("int8", ["stages.0.quantize.format=fp8"])
 
 
@@ -78,8 +78,8 @@ def test_the_quantize_stage_copies_the_model_and_leaves_a_plan(tmp_path: Path) -
     out.mkdir()
     for name in ("model.json", "model.safetensors", "tokenizer.model", "done.json"):
         (before / name).write_text(name)
-    clips = [SimpleNamespace(id=f"clip-{number}") for number in range(5)]
-    corpus = SimpleNamespace(calibration=lambda count, seed: clips[:count])
+    clips = [SimpleNamespace(id=f"clip-{number}", text="a") for number in range(5)]
+    corpus = SimpleNamespace(name="five", train=clips)
     run = SimpleNamespace(recipe=SimpleNamespace(seed=3), corpus=corpus)
     Quantize(calibration=2, keep_float=("head",)).apply(before, out, run)  # type: ignore[arg-type]
     assert sorted(path.name for path in out.iterdir()) == [
@@ -89,5 +89,7 @@ def test_the_quantize_stage_copies_the_model_and_leaves_a_plan(tmp_path: Path) -
         "tokenizer.model",
     ]
     plan = load_plan(out)
-    assert plan.calibration == Calibration(utterances=2, seed=3, ids=("clip-0", "clip-1"))
+    assert plan.calibration is not None
+    assert plan.calibration == Calibration(utterances=2, seed=3, ids=plan.calibration.ids)
+    assert len(set(plan.calibration.ids) & {clip.id for clip in clips}) == 2
     assert plan.keep_float == ("head",)

@@ -22,6 +22,7 @@ from edgeav.exporters.rewrites import deployable
 from edgeav.models import AVModel
 from edgeav.quant.census import integer_mac_share
 from edgeav.quant.plan import Plan
+from edgeav.quant.support import check
 from edgeav.runtime import ctc
 from edgeav.runtime.bundle import Bundle, write_bundle, write_golden
 from edgeav.runtime.bundle_check import input_entries, output_entries, step_entries
@@ -33,7 +34,7 @@ from edgeav.target import ExecuTorchOptions, OnnxRuntimeOptions, OpenVinoOptions
 GoldenInputs = Sequence[tuple[NDArray[np.float32] | None, Inputs]]
 
 FP32_TOLERANCE = 1e-3  # what parity allows a float artifact
-INT8_TOLERANCE = 0.05  # the least; see _tolerance
+LEAST_TOLERANCE = 0.05  # of any other format; see _tolerance
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,19 @@ def export(
 ) -> Bundle:
     """Write the complete bundle of `model` for `target` into the empty `folder`.
 
-    `calibration` is needed for int8 only; `golden` are (waveform or None, its inputs) to record; `plan` says what stays
-    float (None: the plan's defaults). `model` is not changed.
+    `calibration` is needed for formats with ranges; `golden` are (waveform or None, its inputs) to record; `plan` says
+    what has which format (None: all of them `precision`, but for the plan's defaults). `model` is not changed.
     """
-    if precision == "int8" and not calibration:
-        raise EdgeavError(f"{target.name}: int8 needs calibration utterances, none were given")
+    chosen = None if precision == "fp32" else plan or Plan(format=precision)
+    if chosen:
+        check(target.name, target.engine, chosen)
+        if chosen.needs_calibration and not calibration:
+            raise EdgeavError(f"{target.name}: {precision} needs calibration utterances, none were given")
     folder.mkdir(parents=True, exist_ok=True)
     ready = deployable(model)
-    lowered = _lower(ready, target, calibration if precision == "int8" else None, plan or Plan(), folder)
+    lowered = _lower(ready, target, chosen, calibration, folder)
     spec = _describe(model, target, precision, lowered)
-    if precision == "int8":
+    if chosen:
         share = integer_mac_share(ready, lowered.integer_modules)
         spec["quality"] = {"integer_mac_share": share, "integer_mac_counted": lowered.counted}
     bundle = write_bundle(folder, spec=spec)
@@ -75,24 +79,24 @@ def export(
     return write_bundle(folder, spec=spec)
 
 
-def _lower(model: AVModel, target: Target, calibration: Sequence[Inputs] | None, plan: Plan, folder: Path) -> Lowered:
-    """Write the model files; `calibration` None means float."""
+def _lower(model: AVModel, target: Target, plan: Plan | None, calibration: Sequence[Inputs], folder: Path) -> Lowered:
+    """Write the model files; without a plan all of it is float32."""
     match target.options:
         case OnnxRuntimeOptions() as options:
-            return _lower_onnx(model, options, calibration, plan, folder)
+            return _lower_onnx(model, options, plan, calibration, folder)
         case OpenVinoOptions() as options:
-            return _lower_openvino(model, options, calibration, plan, folder)
+            return _lower_openvino(model, options, plan, calibration, folder)
         case ExecuTorchOptions() as options:
-            return _lower_executorch(model, options, calibration, plan, folder)
+            return _lower_executorch(model, options, plan, calibration, folder)
 
 
 def _lower_onnx(
-    model: AVModel, options: OnnxRuntimeOptions, calibration: Sequence[Inputs] | None, plan: Plan, folder: Path
+    model: AVModel, options: OnnxRuntimeOptions, plan: Plan | None, calibration: Sequence[Inputs], folder: Path
 ) -> Lowered:
     from edgeav.exporters.onnx import MODEL, integer_modules, quantize_onnx, write_onnx
 
     path, integer = folder / MODEL, set[str]()
-    if calibration is None:
+    if plan is None:
         write_onnx(model, path, options.opset)
     else:
         with tempfile.TemporaryDirectory() as place:
@@ -105,7 +109,7 @@ def _lower_onnx(
 
 
 def _lower_openvino(
-    model: AVModel, options: OpenVinoOptions, calibration: Sequence[Inputs] | None, plan: Plan, folder: Path
+    model: AVModel, options: OpenVinoOptions, plan: Plan | None, calibration: Sequence[Inputs], folder: Path
 ) -> Lowered:
     from edgeav.exporters.onnx import write_onnx
     from edgeav.exporters.openvino import MODEL, OPSET, integer_modules, write_openvino, write_quantized_openvino
@@ -114,24 +118,24 @@ def _lower_openvino(
     with tempfile.TemporaryDirectory() as place:
         source = Path(place) / "model.onnx"
         write_onnx(model, source, OPSET)
-        if calibration is None:
+        if plan is None:
             write_openvino(source, path)
         else:
             write_quantized_openvino(source, path, plan, calibration, options)
-            integer = integer_modules(path)
+            integer = integer_modules(path, plan)
     exported = _versions("torch", "onnx", "openvino", "nncf") | {"opset": str(OPSET)}
     counted = "multiply-accumulates of 4 s in layers that OpenVINO compiled to i8 or u8 when exporting"
     return Lowered(MODEL, model.config.max_steps, integer, counted, exported)
 
 
 def _lower_executorch(
-    model: AVModel, options: ExecuTorchOptions, calibration: Sequence[Inputs] | None, plan: Plan, folder: Path
+    model: AVModel, options: ExecuTorchOptions, plan: Plan | None, calibration: Sequence[Inputs], folder: Path
 ) -> Lowered:
     from edgeav.exporters.executorch import MODEL, write_executorch, write_quantized_executorch
 
     asked = int(options.max_seconds * model.config.inputs.steps_per_second)
     path, steps = folder / MODEL, min(asked, model.config.max_steps)
-    if calibration is None:
+    if plan is None:
         integer = write_executorch(model, path, steps)
     else:
         integer = write_quantized_executorch(model, path, steps, plan, calibration)
@@ -164,7 +168,7 @@ def _describe(model: AVModel, target: Target, precision: Precision, lowered: Low
 
 
 def _record(bundle: Bundle, model: AVModel, golden: GoldenInputs) -> list[dict[str, Any]]:
-    """Store inputs with what a sound runtime must answer: in float eager PyTorch's, in int8 the reloaded artifact's."""
+    """Store inputs with what a sound runtime must answer: in fp32 eager PyTorch's, else the reloaded artifact's."""
     engine = open_engine(bundle)
     entries = []
     for number, (waveform, inputs) in enumerate(golden):
@@ -179,5 +183,5 @@ def _record(bundle: Bundle, model: AVModel, golden: GoldenInputs) -> list[dict[s
 
 
 def _tolerance(bundle: Bundle, drift: float) -> float:
-    """In int8 another CPU's kernels round differently, which can add up to as much as the quantization itself did."""
-    return FP32_TOLERANCE if bundle.precision == "fp32" else round(max(INT8_TOLERANCE, drift), 4)
+    """In fewer bits another CPU's kernels round differently, which can add up to as much as the format itself did."""
+    return FP32_TOLERANCE if bundle.precision == "fp32" else round(max(LEAST_TOLERANCE, drift), 4)

@@ -7,28 +7,36 @@ https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-quantization
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from edgeav.errors import needs
+from edgeav.errors import EdgeavError, needs
 from edgeav.exporters.graph import module_path, quiet, trace, trace_module
 from edgeav.models import AVModel
 from edgeav.quant.plan import Plan
-from edgeav.runtime.features import Inputs
+from edgeav.runtime.features import Inputs, empty_inputs
+from edgeav.runtime.inputs import MIN_STEPS
 
 try:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
+        XnnpackDynamicallyQuantizedPartitioner,
+        XnnpackPartitioner,
+    )
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils import QuantizationConfig
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
     from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
+    from torchao.quantization.pt2e import MinMaxObserver
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import ComposableQuantizer
 except ImportError as error:
     raise needs("executorch", "executorch") from error
 
@@ -48,19 +56,51 @@ def write_executorch(model: AVModel, path: Path, max_steps: int) -> set[str]:
 def write_quantized_executorch(
     model: AVModel, path: Path, max_steps: int, plan: Plan, calibration: Sequence[Inputs]
 ) -> set[str]:
-    """Static int8, one scale per output channel, symmetric weights. Returns the modules in integer kernels."""
-    quantizer = XNNPACKQuantizer()
-    quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
-    quantizer.set_filter_function(lambda node: _to_quantize(node, plan))
+    """Lower in the plan's formats, with one scale per output channel. Returns the modules in integer kernels.
+
+    Without static ranges no clip is needed; what is then traced through the observers is an empty one.
+    """
+    names = model.config.inputs.names
+    clips = calibration if "int8" in plan.formats else [empty_inputs(model.config.inputs, MIN_STEPS)]
     with quiet(), torch.no_grad():
         graph = trace(model, max_steps).module()
         assert isinstance(graph, GraphModule)
-        prepared = prepare_pt2e(graph, quantizer)
-        for inputs in calibration:
-            prepared(*(torch.from_numpy(array) for array in inputs.named(model.config.inputs.names).values()))
+        quantizers = {"int8": _static, "int8-dynamic": _dynamic}
+        chosen = [make(plan) for name, make in quantizers.items() if name in plan.formats]
+        prepared = prepare_pt2e(graph, ComposableQuantizer(chosen))
+        for inputs in clips:
+            prepared(*(torch.from_numpy(array) for array in inputs.named(names).values()))
         quantized = convert_pt2e(prepared)
         program = trace_module(quantized, model.config.inputs, max_steps)
-    return _lower(program, path)
+    return _lower(program, path, "int8-dynamic" in plan.formats)
+
+
+def _static(plan: Plan) -> XNNPACKQuantizer:
+    """Ranges from clips. XNNPACKQuantizer's own are `mse`, with 27 times the drift (KL) on the demo model."""
+    config = get_symmetric_quantization_config(is_per_channel=True)
+    if plan.ranges == "minmax":
+        assert config.input_activation is not None
+        observed = replace(config.input_activation, observer_or_fake_quant_ctr=MinMaxObserver.with_args(eps=2**-12))
+        config = replace(config, input_activation=observed, output_activation=observed)
+    elif plan.ranges != "mse":
+        raise EdgeavError(f"executorch has no {plan.ranges} ranges; it has minmax, mse")
+    return _quantizer(config, lambda node: node.target in QUANTIZED and _is_static(node, plan))
+
+
+def _dynamic(plan: Plan) -> XNNPACKQuantizer:
+    """Ranges as the numbers come, for linear layers alone."""
+    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    return _quantizer(
+        config,
+        lambda node: node.target is ATEN.linear.default and plan.has(module_of_node(node), "int8-dynamic"),
+    )
+
+
+def _quantizer(config: QuantizationConfig, wanted: Callable[[Node], bool]) -> XNNPACKQuantizer:
+    quantizer = XNNPACKQuantizer()
+    quantizer.set_global(config)
+    quantizer.set_filter_function(lambda node: node.op != "call_function" or wanted(node))  # weights: their operator
+    return quantizer
 
 
 def module_of_node(node: Node) -> str:
@@ -70,20 +110,22 @@ def module_of_node(node: Node) -> str:
     return module_path(path.removeprefix("L['self'].").removeprefix("L['self']").replace("._modules", ""))
 
 
-def _to_quantize(node: Node, plan: Plan) -> bool:
-    if node.op != "call_function":
-        return True  # weights follow their operator
-    if node.target not in QUANTIZED:
-        return False
-    return node.target is ATEN.relu.default or plan.quantizes(module_of_node(node))
+def _is_static(node: Node, plan: Plan) -> bool:
+    """An activation function goes with the layer it belongs to, or else with most of the model."""
+    path = module_of_node(node)
+    known = plan.format_of(path) is not None or node.target is not ATEN.relu.default
+    return plan.quantizes(path) if known else plan.format == "int8"
 
 
-def _lower(program: ExportedProgram, path: Path) -> set[str]:
+def _lower(program: ExportedProgram, path: Path, dynamic: bool = False) -> set[str]:
+    # Dynamic layers first and one by one: as part of larger pieces they make these depend on each other in a circle,
+    # unless the length is fixed.
+    partitioners = [XnnpackDynamicallyQuantizedPartitioner()] if dynamic else []
     # With oneDNN the shape propagation compares N with oneDNN's own thresholds, and so "proves" N <= 32.
     with quiet(), torch.backends.mkldnn.flags(enabled=False):
         edge = to_edge_transform_and_lower(
             program,
-            partitioner=[XnnpackPartitioner()],
+            partitioner=[*partitioners, XnnpackPartitioner()],
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
         integer = _integer_modules(edge.exported_program().graph_module)

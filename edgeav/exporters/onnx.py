@@ -1,5 +1,5 @@
 """ONNX for ONNX Runtime: one file; int8 as QDQ (quantize and dequantize around every operator), unsigned activations,
-signed weights, one scale per output channel.
+signed weights, one scale per output channel. The formats without calibration are in onnx_weights.py.
 
 Nodes are named after their modules ("video.convs.2/conv2d_7"): the plan, profiles and people then know which is which.
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import ast
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import torch
 
 from edgeav.errors import needs
 from edgeav.exporters.graph import module_path, quiet, trace
+from edgeav.exporters.onnx_weights import compress_weights, module_of_name, plain_matrices
 from edgeav.models import AVModel
 from edgeav.quant.plan import Plan
+from edgeav.quant.ranges import Ends, choose, histograms
 from edgeav.runtime.bundle_check import OUTPUTS
 from edgeav.runtime.features import Inputs
 
@@ -32,7 +35,15 @@ MULTIPLIES = ["Conv", "MatMul", "Gemm"]
 # float operators it would only add rounding, so the trunk's stay as they are, and so do those of a role kept in float.
 MOVES = ["Relu", "Reshape", "Transpose", "Concat", "Slice", "Unsqueeze"]
 MOVES_FOR = {"audio": "audio.linear", "video": "video.linear"}  # where a front end itself reshapes: whom it does it for
-INTEGER_KERNELS = ("QLinearConv", "QGemm", "MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger", "ConvInteger")
+INTEGER_KERNELS = (
+    "QLinearConv",
+    "QGemm",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "ConvInteger",
+)
 
 
 def write_onnx(model: AVModel, path: Path, opset: int) -> None:
@@ -57,32 +68,53 @@ def write_onnx(model: AVModel, path: Path, opset: int) -> None:
     onnx.save(proto, path)
 
 
-def quantize_onnx(source: Path, path: Path, plan: Plan, calibration: Sequence[Inputs]) -> None:
-    """Static int8 of the float32 file `source`, with ONNX Runtime's own quantizer."""
+def quantize_onnx(
+    source: Path, path: Path, plan: Plan, calibration: Sequence[Inputs], cache: Path | None = None
+) -> None:
+    """The float32 file `source` in the plan's formats. `cache`: a file of ranges, to be used, or made if it is absent.
+
+    Ranges come first: they are those of the float model.
+    """
+    with tempfile.TemporaryDirectory() as place, quiet():
+        ready = Path(place) / "ready.onnx"
+        proto = onnx.load(source)
+        plain_matrices(proto, plan)
+        onnx.save(proto, ready)
+        if "int8" in plan.formats:
+            _quantize_static(ready, path, plan, calibration, cache or Path(place) / "ranges.json")
+        else:
+            onnx.save(proto, path)
+    compress_weights(path, plan)
+
+
+def _quantize_static(source: Path, path: Path, plan: Plan, calibration: Sequence[Inputs], cache: Path) -> None:
     quantization = _quantization()
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as place, quiet():
-        prepared = Path(place) / "prepared.onnx"
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)  # symbolic inference fails on this graph
-        quantization.quantize_static(
-            prepared,
-            path,
-            _reader(calibration, [value.name for value in onnx.load(prepared).graph.input]),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=MULTIPLIES + MOVES,
-            nodes_to_exclude=_float_nodes(onnx.load(prepared), plan),
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            calibrate_method=quantization.CalibrationMethod.MinMax,
-            # Without CalibMaxIntermediateOutputs, which should bound the memory: ONNX Runtime 1.31 forgets all that it
-            # saw whenever that many clips are full, and the ranges are those of the last few. Minima are small anyway.
-            extra_options={
-                # A MatMul's sums go on to float operators: rounding them to 8 bits costs accuracy and saves nothing.
-                "OpTypesToExcludeOutputQuantization": ["MatMul"],
-            },
-        )
+    prepared = source.with_name("prepared.onnx")
+    quant_pre_process(source, prepared, skip_symbolic_shape=True)  # symbolic inference fails on this graph
+    proto = onnx.load(prepared)
+    if plan.ranges != "minmax" and not cache.exists():
+        _save_ranges(_ranges(prepared, calibration, plan), cache)
+    quantization.quantize_static(
+        prepared,
+        path,
+        _reader(calibration, [value.name for value in proto.graph.input]),
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=MULTIPLIES + MOVES,
+        nodes_to_exclude=_float_nodes(proto, plan),
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        calibrate_method=quantization.CalibrationMethod.MinMax,
+        calibration_cache_path=cache,
+        # Without CalibMaxIntermediateOutputs, which should bound the memory: ONNX Runtime 1.31 forgets all that it saw
+        # whenever that many clips are full. What it keeps is two numbers of each activation and clip.
+        extra_options={
+            # A MatMul's sums go on to float operators: rounding them to 8 bits costs accuracy and saves nothing.
+            "OpTypesToExcludeOutputQuantization": ["MatMul"],
+        },
+    )
 
 
 def integer_modules(path: Path) -> set[str]:
@@ -98,9 +130,52 @@ def integer_modules(path: Path) -> set[str]:
     return {module_of_name(node.name) for node in graph.node if node.op_type in INTEGER_KERNELS}
 
 
-def module_of_name(name: str) -> str:
-    """The path of a module in the name of its node: video.convs.2/conv2d_7 -> video.convs.2."""
-    return name.partition("/")[0]
+def _ranges(prepared: Path, calibration: Sequence[Inputs], plan: Plan) -> dict[str, Ends]:
+    """By the name of the value; one clip's activations are in memory at a time, and a histogram of each."""
+    found = histograms(_activations(prepared, calibration))
+    return {name: choose(histogram, plan.ranges) for name, histogram in found.items()}
+
+
+def _activations(prepared: Path, calibration: Sequence[Inputs]) -> Iterator[dict[str, np.ndarray]]:
+    """For each clip, what goes into and comes out of the operators that may be quantized."""
+    import onnxruntime
+
+    proto = onnx.load(prepared)
+    names = [value.name for value in proto.graph.input]
+    wanted = _observed(proto)
+    there = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in there | set(names))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # or values would vanish
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    outputs = [name for name in wanted if name not in names]
+    for inputs in calibration:
+        feed = inputs.named(names)
+        yield {name: feed[name] for name in wanted if name in feed} | dict(
+            zip(outputs, session.run(outputs, feed), strict=True)
+        )
+
+
+def _observed(proto: onnx.ModelProto) -> list[str]:
+    """Names of the float values around the operators that may be quantized, without constants."""
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    values = [*inferred.value_info, *inferred.input, *inferred.output]
+    floats = {v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    floats -= {constant.name for constant in proto.graph.initializer}
+    nodes = [node for node in proto.graph.node if node.op_type in MULTIPLIES + MOVES]
+    return [name for name in dict.fromkeys(n for node in nodes for n in (*node.input, *node.output)) if name in floats]
+
+
+def _save_ranges(ranges: dict[str, Ends], path: Path) -> None:
+    """In the form in which ONNX Runtime keeps its own."""
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data
+
+    data = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+    }
+    save_tensors_data(TensorsData(_quantization().CalibrationMethod.MinMax, data), path)
 
 
 def _float_nodes(proto: onnx.ModelProto, plan: Plan) -> list[str]:

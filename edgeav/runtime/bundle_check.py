@@ -12,7 +12,8 @@ from edgeav.errors import EdgeavError
 from edgeav.runtime.inputs import MIN_STEPS, Features, features_from_json
 
 OUTPUTS = ("log_probs",)
-ENGINES, PRECISIONS = ("onnxruntime", "openvino", "executorch"), ("fp32", "int8")
+ENGINES = ("onnxruntime", "openvino", "executorch")
+PRECISIONS = ("fp32", "int8", "int8-dynamic", "int8-weights", "int4-weights", "fp8-e4m3", "fp8-e5m2", "fp16", "bf16")
 
 _KEYS: dict[str, type] = {
     "schema": str, "name": str, "engine": str, "precision": str, "model": str,
@@ -68,7 +69,7 @@ def value_problems(spec: dict[str, Any]) -> list[str]:
     """What is wrong inside the right keys, so that no later line has to ask."""
     wanted = [
         ("engine", spec["engine"], f"one of {', '.join(ENGINES)}", spec["engine"] in ENGINES),
-        ("precision", spec["precision"], " or ".join(PRECISIONS), spec["precision"] in PRECISIONS),
+        ("precision", spec["precision"], f"one of {', '.join(PRECISIONS)}", spec["precision"] in PRECISIONS),
         ("model", spec["model"], "listed in files", spec["model"] in spec["files"]),
         *_label_checks(spec["tokens"], spec["blank"], spec["outputs"]),
         _bucket_check(spec.get("buckets", []), spec["steps"]),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeav.runtime.bundle import Bundle
+from edgeav.runtime.engines import openvino_settings
 from edgeav.runtime.features import Inputs
 
 RUNS, WARMUP = 10, 3
@@ -64,7 +65,7 @@ def operator_table(bundle: Bundle, inputs: Inputs, threads: int) -> dict[str, An
     """
     match bundle.engine:
         case "onnxruntime":
-            return _table(_onnxruntime_nodes(bundle, inputs, threads))
+            return _table(onnxruntime_nodes(bundle.model_path, inputs.named(bundle.input_names), threads))
         case "openvino":
             return _table(_openvino_nodes(bundle, inputs, threads))
         case _:
@@ -100,7 +101,8 @@ def _integer_share(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _onnxruntime_nodes(bundle: Bundle, inputs: Inputs, threads: int) -> list[Node]:
+def onnxruntime_nodes(model: Path, feed: dict[str, Any], threads: int) -> list[Node]:
+    """Every node of RUNS runs."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -109,9 +111,9 @@ def _onnxruntime_nodes(bundle: Bundle, inputs: Inputs, threads: int) -> list[Nod
         options.log_severity_level = 3
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(str(bundle.model_path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         for _ in range(WARMUP + RUNS):
-            session.run(None, inputs.named(bundle.input_names))
+            session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text())
     return list(_after_warmup(events))
 
@@ -133,13 +135,7 @@ def _after_warmup(events: list[dict[str, Any]]) -> Iterable[Node]:
 def _openvino_nodes(bundle: Bundle, inputs: Inputs, threads: int) -> list[Node]:
     import openvino
 
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-        "PERF_COUNT": True,
-    }
+    settings = openvino_settings(bundle.precision, threads) | {"PERF_COUNT": True}
     compiled = openvino.Core().compile_model(str(bundle.model_path), "CPU", settings)
     request = compiled.create_infer_request()
     nodes = []

@@ -27,7 +27,10 @@ def open_model(folder, bundle):
     if bundle["engine"] == "openvino":
         import openvino
 
-        model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        hint = "bf16" if bundle["precision"] == "bf16" else "f32"
+        groups = "32" if bundle["precision"] == "int8-dynamic" else "0"  # of activations that are rounded to 8 bits
+        settings = {"INFERENCE_PRECISION_HINT": hint, "DYNAMIC_QUANTIZATION_GROUP_SIZE": groups}
+        model = openvino.Core().compile_model(path, "CPU", settings)
         return lambda **inputs: model(inputs)["log_probs"]
     return open_executorch(path, [tensor["name"] for tensor in bundle["inputs"]])
 
