@@ -20,6 +20,7 @@ from edgeav.catalog import find_model
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.explain import Sources
+from edgeav.guards import inspectable
 from edgeav.progress import Progress
 from edgeav.recipe import Recipe
 from edgeav.run import Run, Step, corpus_manifest, folder_hash
@@ -125,8 +126,8 @@ def steps_of(run: Run) -> Steps:
             )
             name, guard = f"guards/{target.name}-{precision}", partial(_guard, run, export)
             guards[target.name, precision] = Step(name, data | limits, guard, (export,))
-        if "int8" in _precisions(run.recipe):
-            both = exports[target.name, "int8"], exports[target.name, "fp32"]
+        if run.recipe.plan and inspectable(run.recipe.plan):
+            both = exports[target.name, run.recipe.plan.format], exports[target.name, "fp32"]
             check = partial(_inspect, run, both, model)
             inspections[target.name] = Step(f"guards/{target.name}-file", data, check, (*both, *last))
         pair = tuple(exports[target.name, precision] for precision in _precisions(run.recipe))

@@ -109,8 +109,10 @@ class PairRow(Strict):
     wer_increase: dict[str, Increase] = Field(default_factory=dict)
     cpu_ms: tuple[float, float] | None = Field(default=None, strict=False)
     """Of fp32 and of int8."""
-    chosen: Literal["fp32", "int8"] = "int8"
-    """Which bundle to use there: fp32 where int8 was measured slower."""
+    precision: str = "int8"
+    """What stands beside fp32."""
+    chosen: str = "int8"
+    """Which bundle to use there: fp32 where the other was measured slower."""
 
 
 class BucketRow(Strict):

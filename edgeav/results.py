@@ -172,19 +172,22 @@ def _pair_row(run: Run, steps: Steps, target: str, device: str) -> PairRow:
     timing = {name: pair[name] for name in ratios}
     chosen = "fp32" if slower(pair["cpu_ratio"], pair["cpu_ratio_min"], pair["cpu_ratio_max"]) else small
     return PairRow(
-        target=target, device=device, size_ratio=size_ratio, wer_increase=increase, chosen=chosen,
+        target=target, device=device, size_ratio=size_ratio, wer_increase=increase, precision=small, chosen=chosen,
         cpu_ms=tuple(pair["cpu_ms"]), **timing,
     )  # fmt: skip
 
 
 def _bucket_rows(run: Run, steps: Steps, target: str) -> list[BucketRow]:
     ci = run.recipe.budget.wer.ci if run.recipe.budget.wer else 95
-    return bucket_rows(run, target, steps.guards[target, "fp32"], steps.guards[target, small_bundles(steps)[target]], ci)
+    return bucket_rows(
+        run, target, steps.guards[target, "fp32"], steps.guards[target, small_bundles(steps)[target]], ci
+    )
 
 
 def _guard_checks(run: Run, steps: Steps, buckets: list[BucketRow]) -> Iterator[Check]:
-    for target, step in steps.inspections.items():
-        yield from file_checks(run, target, step)
+    for target in small_bundles(steps):
+        if target in steps.inspections:  # other formats cannot be taken apart: docs/guards.md
+            yield from file_checks(run, target, steps.inspections[target])
         yield from bucket_checks(run.recipe.budget, [row for row in buckets if row.target == target])
 
 

@@ -27,6 +27,11 @@ if TYPE_CHECKING:  # a recipe reads its settings from here, without torch
     from edgeav.runtime.features import Inputs
 
 
+def inspectable(plan: Plan) -> bool:
+    """Whether the files of this plan can be taken apart: static int8 with the plainest ranges, and float beside it."""
+    return set(plan.formats) <= {"int8", "fp32"} and plan.ranges == "minmax"
+
+
 def inspect(quantized: Bundle, float_bundle: Bundle, model: AVModel, plan: Plan, clips: Sequence[Inputs]) -> Inspection:
     """Everything that is wrong with a static int8 bundle. `clips` are those that it was calibrated on.
 

@@ -15,7 +15,7 @@ import torch
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchao.quantization.pt2e.observer import HistogramObserver
+from torchao.quantization.pt2e.observer import MinMaxObserver
 
 from edgeav.exporters.parity import eager_log_probs
 from edgeav.exporters.rewrites import deployable
@@ -71,7 +71,7 @@ def new_observer() -> Any:
     activation = get_symmetric_quantization_config(is_per_channel=True).input_activation
     assert activation is not None
     wanted = {name: getattr(activation, name) for name in ("dtype", "quant_min", "quant_max", "qscheme")}
-    return activation.observer_or_fake_quant_ctr.with_args(**wanted)()
+    return MinMaxObserver.with_args(eps=2**-12, **wanted)()
 
 
 def inspect_executorch(bundle: Bundle, model: AVModel, plan: Plan, clips: Sequence[Inputs]) -> Inspection:
@@ -148,12 +148,8 @@ def _ranges(matched: Sequence[Matched], model: AVModel, clips: Sequence[Inputs])
 
 
 def _span(observer: Any) -> tuple[float, float]:
-    """The smallest and largest value that an observer would give a level to."""
-    if isinstance(observer, HistogramObserver):
-        low, high = observer._non_linear_param_search()
-    else:
-        low, high = observer.min_val, observer.max_val
-    return float(low), float(high)
+    """The smallest and largest value that an observer saw."""
+    return float(observer.min_val), float(observer.max_val)
 
 
 def _multiplying(model: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv1d | nn.Conv2d]]:

@@ -35,7 +35,7 @@ def speed_check(budget: Budget, pair: PairRow) -> Check:
     """Compressed is not slower, or fp32 is kept. A limit of the recipe's own must hold either way."""
     limit = budget.speed.min_ratio_vs_fp32 if budget.speed else 1.0
     ms = "" if pair.cpu_ms is None else f" ({pair.cpu_ms[0]:.1f} ms against {pair.cpu_ms[1]:.1f} ms)"
-    say = f"int8 runs {pair.cpu_ratio:.2f}x as fast as fp32 on {pair.device}{ms}, process CPU time, in turn"
+    say = f"{pair.precision} runs {pair.cpu_ratio:.2f}x as fast as fp32 on {pair.device}{ms}, process CPU time, in turn"
     if pair.chosen == "fp32":
         say += ": slower, so fp32 is kept there"
     passed = pair.cpu_ratio >= limit if budget.speed else True
@@ -71,7 +71,8 @@ def bucket_checks(budget: Budget, rows: list[BucketRow]) -> Iterator[Check]:
     wanted = budget.guards.bucket_increase_abs
     limit = wanted if wanted is not None else budget.wer.max_increase_abs if budget.wer else DEFAULT_INCREASE
     for row in rows:
-        say = f"{row.bucket}: int8 {row.increase:+.2f} points of WER [{row.low:+.2f}, {row.high:+.2f}], n = {row.clips}"
+        span = f"[{row.low:+.2f}, {row.high:+.2f}]"
+        say = f"{row.bucket}: {row.increase:+.2f} points of WER {span} against fp32, n = {row.clips}"
         passed = not (row.increase > limit and row.low > 0)
         yield Check(name="bucket", target=row.target, value=row.increase, limit=limit, passed=passed, say=say)
     if rows:
