@@ -20,7 +20,7 @@ from edgeav.new_model import NewModel
 from edgeav.quant.plan import Plan
 from edgeav.quant.support import problems
 from edgeav.stages import Step
-from edgeav.target import Target
+from edgeav.target import EngineName, Target
 
 BUILT_IN_CORPORA = ("demo",)
 
@@ -116,7 +116,7 @@ class Recipe(spec.Strict):
 
     @model_validator(mode="after")
     def _every_target_can_do_the_plan(self) -> Recipe:
-        engines = {target.engine: None for target in self.targets} if self.plan else {}
+        engines: dict[EngineName, None] = {target.engine: None for target in self.targets} if self.plan else {}
         found = [problem for engine in engines if self.plan for problem in problems(engine, self.plan)]
         if found:
             raise ValueError("; ".join(found))

@@ -131,7 +131,7 @@ def _small(bundles: list[BundleRow], pair: PairRow) -> BundleRow:
     return next(b for b in bundles if b.target == pair.target and b.precision != "fp32")
 
 
-def _bundle_row(run: Run, steps: Steps, target: str, precision: str) -> BundleRow:
+def _bundle_row(run: Run, steps: Steps, target: str, precision: Precision) -> BundleRow:
     folder = run.folder / steps.exports[target, precision].name
     spec, measured = read_json(folder / "bundle.json"), run.folder / steps.measures[target, precision].name
     parity = read_json(measured / "parity.json")

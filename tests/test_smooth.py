@@ -11,6 +11,7 @@ from tiny_models import AUDIO, FUSION, VIDEO, model_config
 
 from edgeav.models import AVModel, noise, random_model
 from edgeav.models.config import Encoder
+from edgeav.models.conformer import ConformerBlock
 from edgeav.quant.smooth import Place, _equalizable, _smoothable, equalize, smooth
 
 TEACHERS = CONFIG.model_copy(update={"encoder": Encoder(activation="relu")})
@@ -64,8 +65,10 @@ def test_learned_vectors_for_what_is_missing_are_rescaled_too() -> None:
 
 def test_equal_reach_on_both_sides_of_a_relu_to_within_the_power_of_two() -> None:
     model = random_model(3, TEACHERS)
+    block = model.blocks[0]
+    assert isinstance(block, ConformerBlock)
     with torch.no_grad():
-        model.blocks[0].feed_forward_1.up.weight[3] *= 40  # type: ignore[union-attr, index, operator]
+        block.feed_forward_1.up.weight[3] *= 40
     equalize(model)
     for place in _equalizable(model):
         if isinstance(place.source.layer, torch.nn.Linear) and place.uses[0].repeat == 1:
@@ -75,7 +78,10 @@ def test_equal_reach_on_both_sides_of_a_relu_to_within_the_power_of_two() -> Non
 
 def test_a_loud_channel_of_an_activation_becomes_as_loud_as_the_formula_says() -> None:
     model = tiny_model()
-    norm, up = model.blocks[0].norms[0], model.blocks[0].feed_forward_1.up  # type: ignore[index, union-attr]
+    block = model.blocks[0]
+    assert isinstance(block, ConformerBlock)
+    norm, up = block.norms[0], block.feed_forward_1.up
+    assert isinstance(norm, torch.nn.LayerNorm)
     with torch.no_grad():
         norm.weight[7] *= 100
         up.weight[:, 7] /= 100

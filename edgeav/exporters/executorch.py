@@ -36,7 +36,7 @@ try:
     from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
     from torchao.quantization.pt2e import MinMaxObserver
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    from torchao.quantization.pt2e.quantizer import ComposableQuantizer
+    from torchao.quantization.pt2e.quantizer import ComposableQuantizer, Quantizer
 except ImportError as error:
     raise needs("executorch", "executorch") from error
 
@@ -66,7 +66,7 @@ def write_quantized_executorch(
         graph = trace(model, max_steps).module()
         assert isinstance(graph, GraphModule)
         quantizers = {"int8": _static, "int8-dynamic": _dynamic}
-        chosen = [make(plan) for name, make in quantizers.items() if name in plan.formats]
+        chosen: list[Quantizer] = [make(plan) for name, make in quantizers.items() if name in plan.formats]
         prepared = prepare_pt2e(graph, ComposableQuantizer(chosen))
         for inputs in clips:
             prepared(*(torch.from_numpy(array) for array in inputs.named(names).values()))

@@ -11,7 +11,7 @@ import ast
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -152,9 +152,8 @@ def _activations(prepared: Path, calibration: Sequence[Inputs]) -> Iterator[dict
     outputs = [name for name in wanted if name not in names]
     for inputs in calibration:
         feed = inputs.named(names)
-        yield {name: feed[name] for name in wanted if name in feed} | dict(
-            zip(outputs, session.run(outputs, feed), strict=True)
-        )
+        answers = [np.asarray(value) for value in session.run(outputs, feed)]
+        yield {name: feed[name] for name in wanted if name in feed} | dict(zip(outputs, answers, strict=True))
 
 
 def _observed(proto: onnx.ModelProto) -> list[str]:
@@ -171,7 +170,7 @@ def _save_ranges(ranges: dict[str, Ends], path: Path) -> None:
     """In the form in which ONNX Runtime keeps its own."""
     from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data
 
-    data = {
+    data: dict[str, Any] = {
         name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
         for name, (low, high) in ranges.items()
     }

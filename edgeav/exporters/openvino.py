@@ -16,6 +16,7 @@ from edgeav.exporters.onnx_weights import module_of_name
 from edgeav.quant.plan import Format, Plan, Ranges
 from edgeav.quant.ranges import KEPT_PERCENT
 from edgeav.runtime.features import Inputs
+from edgeav.runtime.openvino_core import core, signal_stack_kept
 from edgeav.target import OpenVinoOptions
 
 try:
@@ -55,6 +56,7 @@ def write_openvino(source: Path, path: Path) -> None:
     openvino.save_model(openvino.convert_model(source), path, compress_to_fp16=False)
 
 
+@signal_stack_kept()
 def write_quantized_openvino(
     source: Path, path: Path, plan: Plan, calibration: Sequence[Inputs], options: OpenVinoOptions
 ) -> None:
@@ -75,7 +77,7 @@ def integer_modules(path: Path, plan: Plan) -> set[str]:
     It calls a layer with small weights i8 whether or not it rounds activations too, which it only does on demand: of
     those the plan knows.
     """
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = set()
     for node in compiled.get_runtime_model().get_ops():
         facts = node.get_rt_info()

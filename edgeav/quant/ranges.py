@@ -43,7 +43,7 @@ class Histogram:
 
     @property
     def centers(self) -> NDArray[np.float64]:
-        return (self.first + np.arange(BINS) + 0.5) * self.width
+        return (self.first + np.arange(BINS, dtype=np.float64) + 0.5) * self.width
 
     def add(self, values: NDArray) -> None:
         """Count the values of one more activation; infinities and NaN are an error."""

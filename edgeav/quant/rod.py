@@ -33,7 +33,7 @@ class Rod:
         self.config, self.plan, self.calibration = model.config, plan, calibration
         self.clips, self.folder = clips, folder
         there = {role_of(path) for path, _ in model.named_modules()}
-        self.roles = [r for f, roles in plan.formats.items() if f != "fp32" for r in roles if r in there]
+        self.roles: list[Role] = [r for f, roles in plan.formats.items() if f != "fp32" for r in roles if r in there]
         write_onnx(deployable(model), folder / "float.onnx", OnnxRuntimeOptions().opset)
         self.references = [row.text for row in clips.rows]
         self.float_texts, self.float_log_probs = self._run(folder / "float.onnx")

@@ -148,15 +148,15 @@ def scan(
     The budget is held against the measured difference, not its interval's end: on few clips no set would pass.
     """
     everything = effect(tuple(roles))
-    alone = {role: effect((role,)) for role in roles}
-    worst_first = sorted(roles, key=lambda role: -alone[role].drift)
+    alone: dict[Role, Effect] = {role: effect((role,)) for role in roles}
+    worst_first: list[Role] = sorted(roles, key=lambda role: -alone[role].drift)
     kept: list[Role] = []
     now = everything
     while now.wer > budget and len(kept) < len(roles):
         kept.append(worst_first[len(kept)])
         now = effect(_others(roles, kept))
     for role in reversed(kept[:-1]):  # the last one was needed, or it would not have been kept
-        without = [other for other in kept if other != role]
+        without: list[Role] = [other for other in kept if other != role]
         then = effect(_others(roles, without))
         if then.wer <= budget:
             kept, now = without, then

@@ -26,6 +26,8 @@ from edgeav.models.low_rank import LowRank
 from edgeav.models.visual import Downsample, LipFrontend, Stem3d
 from edgeav.runtime.features import Inputs
 
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+Rectified = tuple[nn.Module, Norm | None]  # a convolution, and the norm before its ReLU
 LARGEST = 2.0**10  # factor: more would only make dead channels of dead channels
 
 
@@ -34,22 +36,23 @@ class Source:
     """What makes an activation of C channels: rows of a layer, or a norm; `extra` are vectors (C,) in its place."""
 
     layer: nn.Module
-    norm: nn.Module | None = None  # a batch norm behind the layer
+    norm: Norm | None = None  # behind the layer
     rows: slice = field(default_factory=lambda: slice(None))
     extra: tuple[nn.Parameter | None, ...] = ()
 
     def reach(self) -> Tensor:
         """(C,): the largest weight of each channel, as the batch norm leaves it."""
-        rows = _last(self.layer).weight[self.rows].flatten(1).abs().amax(dim=1)
+        rows = _weight(_last(self.layer))[self.rows].flatten(1).abs().amax(dim=1)
         if self.norm is None:
             return rows
+        assert self.norm.running_var is not None
         return rows * (self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()).abs()
 
     def divide(self, factors: Tensor) -> None:
         """Changes the weights: the activation becomes 1 / `factors` (C,) of itself."""
         last = self.norm or _last(self.layer)
         for parameter in (last.weight, last.bias):
-            if parameter is not None:
+            if isinstance(parameter, Tensor):
                 parameter[self.rows] /= _along(factors, parameter.dim(), 0)
         for vector in self.extra:
             if vector is not None:
@@ -81,7 +84,7 @@ class Use:
 
     def _weight(self) -> Tensor:
         """(out, in, …), a view; a depthwise convolution has one row that meets each channel."""
-        weight = _first(self.layer).weight
+        weight = _weight(_first(self.layer))
         depthwise = isinstance(self.layer, nn.Conv1d | nn.Conv2d) and self.layer.groups > 1
         return weight.transpose(0, 1) if depthwise else weight[:, self.columns]
 
@@ -169,7 +172,7 @@ def _equalizable(model: AVModel) -> Iterator[Place]:
     for module in model.modules():
         match module:
             case MelSubsampling():
-                convs = [(layer, None) for layer in module.layers if isinstance(layer, nn.Conv2d)]
+                convs: list[Rectified] = [(layer, None) for layer in module.layers if isinstance(layer, nn.Conv2d)]
                 yield from _chain(convs, module.linear)
             case LipFrontend():
                 yield from _chain(list(_rectified(module)), module.linear)
@@ -181,25 +184,32 @@ def _equalizable(model: AVModel) -> Iterator[Place]:
                 yield Place(Source(module.up, module.norm), [Use(module.down)])
 
 
-def _rectified(lips: LipFrontend) -> Iterator[tuple[nn.Module, nn.Module | None]]:
+def _rectified(lips: LipFrontend) -> Iterator[Rectified]:
     """The convolutions of a front end with their batch norms, if ReLU is all that stands between them."""
     layers = list(lips.convs)
-    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU)
-    if not all(isinstance(layer, kinds[i % 3]) for i, layer in enumerate(layers)):
+    convs = [layer for layer in layers[0::3] if isinstance(layer, nn.Conv2d)]
+    norms = [layer for layer in layers[1::3] if isinstance(layer, nn.BatchNorm2d)]
+    rectifiers = [layer for layer in layers[2::3] if isinstance(layer, nn.ReLU)]
+    if len(convs) + len(norms) + len(rectifiers) < len(layers):
         return
     if isinstance(lips.stem, Stem3d) and isinstance(lips.stem.activation, nn.ReLU):
         yield lips.stem.conv, lips.stem.norm
-    yield from zip(layers[0::3], layers[1::3], strict=True)
+    yield from zip(convs, norms, strict=True)
 
 
-def _chain(convs: list[tuple[nn.Module, nn.Module | None]], linear: nn.Module) -> Iterator[Place]:
+def _chain(convs: list[Rectified], linear: nn.Module) -> Iterator[Place]:
     """Each convolution and the next, and the last and the linear layer over all its numbers, channels first."""
     for (conv, norm), (following, _) in pairwise(convs):
         yield Place(Source(conv, norm), [Use(following)])
     if convs:
         conv, norm = convs[-1]
-        repeat = _first(linear).weight.shape[1] // _last(conv).weight.shape[0]
+        repeat = _weight(_first(linear)).shape[1] // _weight(_last(conv)).shape[0]
         yield Place(Source(conv, norm), [Use(linear, repeat=repeat)])
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    assert isinstance(layer.weight, Tensor)
+    return layer.weight
 
 
 def _first(layer: nn.Module) -> nn.Module:

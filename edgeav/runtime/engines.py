@@ -95,14 +95,15 @@ class OpenVino:
         """`steps`: for inputs of exactly that length."""
         import openvino
 
-        core = openvino.Core()
+        from edgeav.runtime.openvino_core import core
+
         self.version, self._names = openvino.get_version().split("-")[0], bundle.input_names
-        model = core.read_model(str(bundle.model_path))
+        model = core().read_model(str(bundle.model_path))
         if steps is not None:
             shapes = empty_inputs(bundle.features, steps).named(self._names)
             model.reshape({name: list(array.shape) for name, array in shapes.items()})
         settings = openvino_settings(bundle.precision, threads)
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = core().compile_model(model, "CPU", settings)
         wanted = settings["INFERENCE_PRECISION_HINT"]
         if compiled.get_property("INFERENCE_PRECISION_HINT").to_string() != wanted:
             raise EdgeavError(f"{bundle.folder} computes in {wanted}, which this CPU has not; take another precision")

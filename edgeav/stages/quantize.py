@@ -11,14 +11,13 @@ will use them. What is left beside the model is quantization.json. The weights s
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from edgeav.quant.plan import KEPT_FLOAT, Calibration, CalibrationNoise, Format, Plan, Ranges, Role, not_float32
-from edgeav.stages.stage import Stage
+from edgeav.stages.stage import Stage, copy_files
 
 if TYPE_CHECKING:
     from edgeav.run import Run
@@ -74,13 +73,10 @@ class Quantize(Stage):
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
         from edgeav.quant.calibration import chosen
-        from edgeav.run import DONE
 
         seed = run.recipe.seed
         clips = chosen(run.corpus, self.calibration, seed)
-        for path in model_folder.iterdir():
-            if path.is_file() and path.name != DONE:
-                shutil.copy2(path, out / path.name)
+        copy_files(model_folder, out)
         ids = tuple(clip.id for clip in clips)
         calibration = Calibration(utterances=self.calibration, seed=seed, ids=ids, noise=self.calibration_noise)
         plan = self.plan.model_copy(update={"calibration": calibration})
