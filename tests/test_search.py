@@ -48,7 +48,8 @@ def test_a_space_smaller_than_the_trials_is_tried_completely_and_its_front_is_th
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_a_killed_search_goes_on_as_if_it_had_not_been_killed(tmp_path: Path, sampler: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    whole.mkdir(), killed.mkdir()
+    whole.mkdir()
+    killed.mkdir()
     work(study(whole, trials=9, sampler=sampler), candidate_of, Stub(), Progress())
     with pytest.raises(KeyboardInterrupt):
         work(study(killed, trials=9, sampler=sampler), candidate_of, Stub(dies_at=6), Progress())

@@ -14,7 +14,7 @@ from edgeav.search.study import Plan, Sampler, Study
 from edgeav.stages.prune import Prune
 from edgeav.stages.quantize import Quantize
 
-BASE = {"prune": Prune.model_validate({"budget": {"macs": 0.5}}), "quantize": Quantize()}
+BASE = {"prune": Prune.model_validate({"budget": {"macs": 0.5}}), "quantize": Quantize.model_validate({})}
 VARY: Vary = {
     "prune.budget.macs": [0.25, 0.5, 0.75, 1.0],
     "quantize": [True, False],

@@ -81,7 +81,7 @@ def _apply(step: Stage | NewModel, before: Path, out: Path, run: TrialRun, train
         case NewModel():
             (out / "model.json").write_text(step.described("search: model.config").model_dump_json(indent=1))
         case Train() if not trained:
-            copy_files(step.untrained(before, run, run.scratch("untrained")), out)
+            copy_files(step.untrained(before, run, run.scratch(f"untrained-{out.name}")), out)
         case _:
             assert isinstance(step, Stage)
             if not isinstance(step, Train) and not (before / "model.safetensors").is_file():

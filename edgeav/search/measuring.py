@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -116,7 +115,7 @@ class Gauge:
         config = load(ModelConfig, folder / "model.json")
         return typical_steps(config) / config.inputs.steps_per_second
 
-    def _texts(self, bundle_folder: Path) -> Sequence[str]:
+    def _texts(self, bundle_folder: Path) -> list[str]:
         from edgeav.measure import Recognizer
         from edgeav.runtime.bundle import read_bundle
         from edgeav.runtime.engines import open_engine

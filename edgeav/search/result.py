@@ -63,7 +63,7 @@ class PredictionRow(Strict):
 
 
 class SearchRow(Strict):
-    schema_: Literal["edgeav-search/1"] = Field("edgeav-search/1", alias="schema")
+    schema_: Literal["edgeav-search/1"] = Field(default="edgeav-search/1", alias="schema")
     target: str
     cpu: str
     seconds: float

@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError, model_validator
 
@@ -25,6 +25,7 @@ from edgeav.spec import Strict
 
 MOST_LISTED = 10_000  # a space that is larger is not gone through
 
+S = TypeVar("S", bound=Strict)
 Point = Mapping[str, int | float]
 Settings = dict[str, Any]  # stage -> its settings, as in a recipe
 
@@ -100,7 +101,7 @@ def points(vary: Vary) -> list[dict[str, int | float]] | None:
     return [dict(zip(vary, place, strict=True)) for place in product(*(axis or () for axis in axes))]
 
 
-def read(cls: type[Strict], data: Any, where: str) -> Strict:
+def read(cls: type[S], data: Any, where: str) -> S:
     """Settings as their stage reads them; EdgeavError says what is wrong, all at once, each line after `where`."""
     try:
         return cls.model_validate_json(json.dumps(data))

@@ -20,7 +20,6 @@ The model that goes on is the one with the least WER within the budget. docs/sea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -33,7 +32,7 @@ from edgeav.new_model import NewModel
 from edgeav.quant.plan import Plan
 from edgeav.quant.support import problems as unsupported
 from edgeav.search.budget import SearchBudget
-from edgeav.search.space import Values, points, problems, settings_of
+from edgeav.search.space import Values, points, problems, read, settings_of
 from edgeav.stages.distill import Distill
 from edgeav.stages.low_rank import LowRank
 from edgeav.stages.prune import Prune
@@ -105,12 +104,15 @@ class Search(Stage):
         """All plans of quantization that a candidate may have; they depend on nothing else."""
         if self.quantize is None:
             return []
-        vary = {path: values for path, values in self.vary.items() if path.split(".")[0] == "quantize"}
-        ends = {p: v if isinstance(v, list) else v.numbers or [v.low, v.high] for p, v in vary.items()}
-        places = points(ends) or []
-        base = {"quantize": self.quantize}
+        vary: dict[str, Values] = {
+            path: values if isinstance(values, list) else list(values.numbers or (values.low, values.high))
+            for path, values in self.vary.items()
+            if path.split(".")[0] == "quantize"
+        }
+        base, places = {"quantize": self.quantize}, points(vary) or []
         chosen = [settings.get("quantize") for settings in (settings_of(base, vary, place) for place in places)]
-        return [Quantize.model_validate_json(json.dumps(settings)).plan for settings in chosen if settings]
+        stages = (read(Quantize, settings, "quantize, as varied") for settings in chosen if settings)
+        return [stage.plan for stage in stages]
 
     def facts(self) -> dict[str, str]:
         stages = [(n, stage) for n, stage in self.base.items() if isinstance(stage, Stage)]
@@ -134,5 +136,5 @@ class Search(Stage):
             engine = Target.load(self.target).engine
             for plan in self.plans:
                 yield from unsupported(engine, plan)
-        except ValueError as error:  # two of the values, each fine alone, contradict each other
-            yield f"quantize: {error}"
+        except EdgeavError as error:  # two of the values, each fine alone, contradict each other
+            yield str(error)
