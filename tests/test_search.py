@@ -102,6 +102,25 @@ def test_two_workers_on_one_study_do_each_trial_once(tmp_path: Path) -> None:
     assert len(finished) == 11
 
 
+def test_a_worker_that_was_given_up_too_early_does_no_harm(tmp_path: Path) -> None:
+    slow, other = study(tmp_path, "slow", trials=12), study(tmp_path, "other", lambda name: name == "other", trials=12)
+    claim = slow.claim()
+    assert claim is not None
+    again = other.claim()
+    assert again is not None and again.point == claim.point and again.number > claim.number
+    for end in (lambda: slow.failed(claim, "late"), lambda: slow.measured(claim, Measures(1, 1, 1), {"mb": 1.0}, {})):
+        end()
+    assert [t.number for t in other.trials] == [again.number], "what came late does not count"
+    other.measured(again, Measures(1, 2, 3), {"mb": 1.0}, {})
+    assert other.trials[0].values == [1, 2, 3]
+
+
+def test_a_trial_that_nobody_has_signed_yet_is_not_lost(tmp_path: Path) -> None:
+    found = study(tmp_path, "one", lambda name: False, trials=12)
+    found.study.ask(fixed_distributions=found.space)
+    assert found.requeue() == 0 and len(found.running) == 1
+
+
 def test_a_worker_that_is_gone_is_noticed_and_one_that_works_is_left_alone(tmp_path: Path) -> None:
     with Pulse(tmp_path).beating() as one:
         with Pulse(tmp_path).beating() as other:

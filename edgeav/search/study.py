@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,11 +27,12 @@ from edgeav.search.space import Point, Range, Vary, ordered, points
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial, Trial
+    from optuna.trial import FrozenTrial, Trial, TrialState
 
 Sampler = Literal["tpe", "nsga2", "random"]
 NAME = "search"
 ERROR = "error"  # why a candidate cannot be made; a trial that failed without one does not count
+UNSIGNED = timedelta(minutes=2)  # after which a trial without a worker's name is lost
 ATTEMPTS = 20  # draws in a space without end before a candidate is taken twice
 
 
@@ -99,31 +101,35 @@ class Study:
     def requeue(self) -> int:
         """Put the candidates of workers that are gone back in the queue; how many."""
         running = [t for t in self.trials if t.state == self.optuna.trial.TrialState.RUNNING]
-        lost = [t for t in running if not self.alive(t.user_attrs.get("worker", ""))]
-        return sum(self._requeue(trial) for trial in lost)
+        return sum(self._requeue(trial) for trial in running if self._lost(trial))
 
     def measured(self, claim: Claim, measures: Measures, limits: Mapping[str, float], facts: dict[str, Any]) -> None:
         """The candidate was measured; `facts` are kept with it."""
-        for unit, limit in limits.items():
-            claim.trial.set_constraint(unit, getattr(measures, unit) - limit)
-        self._note(claim, facts)
-        self.study.tell(claim.trial, list(measures.all))
+        over = {unit: getattr(measures, unit) - limit for unit, limit in limits.items()}
+        self._end(claim, over, facts, self.optuna.trial.TrialState.COMPLETE, measures.all)
 
     def discarded(self, claim: Claim, over: Mapping[str, float], facts: dict[str, Any]) -> None:
         """It was not measured: by prediction it misses these limits by so much."""
-        for unit, amount in over.items():
-            claim.trial.set_constraint(unit, amount)
-        self._note(claim, facts)
-        self.study.tell(claim.trial, state=self.optuna.trial.TrialState.PRUNED)
+        self._end(claim, over, facts, self.optuna.trial.TrialState.PRUNED)
 
     def failed(self, claim: Claim, why: str) -> None:
         """It cannot be made; it counts and is not tried again."""
-        self._note(claim, {ERROR: why})
-        self.study.tell(claim.trial, state=self.optuna.trial.TrialState.FAIL)
+        self._end(claim, {}, {ERROR: why}, self.optuna.trial.TrialState.FAIL)
 
-    def _note(self, claim: Claim, facts: dict[str, Any]) -> None:
-        for name, value in facts.items():
-            claim.trial.set_user_attr(name, value)
+    def _end(
+        self, claim: Claim, over: Mapping[str, float], facts: dict[str, Any], state: TrialState,
+        values: Sequence[float] | None = None,
+    ) -> None:  # fmt: skip
+        try:
+            for unit, amount in over.items():
+                claim.trial.set_constraint(unit, amount)
+            for name, value in facts.items():
+                claim.trial.set_user_attr(name, value)
+            self.study.tell(claim.trial, values, state)
+        except (ValueError, self.optuna.exceptions.UpdateFinishedTrialError):
+            # A worker that gave no sign of life for long has lost its candidate: somebody else measures it by now.
+            if not self.study.get_trials(deepcopy=False)[claim.number].state.is_finished():
+                raise
 
     def _ask(self, attempt: int) -> Claim:
         self.study.sampler = self._sampler([self.plan.seed, len(self.trials), self.turn, attempt])
@@ -146,6 +152,13 @@ class Study:
         if untried is not None:
             self.study.enqueue_trial(dict(untried))
         return untried is not None
+
+    def _lost(self, trial: FrozenTrial) -> bool:
+        name = trial.user_attrs.get("worker")
+        if name is not None:
+            return not self.alive(name)
+        begun = trial.datetime_start  # its worker is about to sign it, or died before it could
+        return begun is not None and datetime.now() - begun > UNSIGNED
 
     def _requeue(self, trial: FrozenTrial) -> bool:
         if not self._void(trial.number):
