@@ -162,6 +162,8 @@ def test_the_fit_recovers_factors_and_constant_and_leaves_each_out_in_turn() -> 
     assert left_out(rows, off)[-1] == pytest.approx(measured[-1], rel=0.03), "it does not know its own measurement"
     assert errors([110.0, 80.0], [100.0, 100.0]) == pytest.approx([0.1, 0.2])
     assert mape([110.0, 80.0], [100.0, 100.0]) == 15.0 and mape([], []) is None
+    assert summary(rows[:1], measured[:1])["calibrated_mape"] is None, "one says nothing about another"
+    assert summary([], []) == {"n": 0, "raw_mape": None, "calibrated_mape": None}
     figures = summary(rows, measured)
     by_hand = sum(abs(sum(row.values()) - m) / m for row, m in zip(rows, measured, strict=True)) / len(rows)
     assert figures["raw_mape"] == pytest.approx(100 * by_hand, abs=0.01)

@@ -66,11 +66,11 @@ def mape(predicted: Sequence[float], measured: Sequence[float]) -> float | None:
 
 def summary(rows: Sequence[Parts], measured: Sequence[float]) -> dict[str, float | int | None]:
     """{"n", "raw_mape": of the bare sums, "calibrated_mape": leave one out}, in percent."""
-    bare = [sum(row.values()) for row in rows]
+    bare, others = [sum(row.values()) for row in rows], left_out(rows, measured)
     return {
         "n": len(rows),
         "raw_mape": mape(bare, measured),
-        "calibrated_mape": mape(left_out(rows, measured), measured),
+        "calibrated_mape": mape(others, measured) if others else None,
     }
 
 
