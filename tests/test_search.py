@@ -159,11 +159,14 @@ def test_the_fit_recovers_factors_and_constant_and_leaves_each_out_in_turn() -> 
     assert found.factors == pytest.approx({"fp32": 1.25, "int8": 0.4}, rel=0.02)
     assert found.constant == pytest.approx(2.0, rel=0.05)
     off = [*measured[:-1], 2 * measured[-1]]
-    assert left_out(rows, off)[-1] == pytest.approx(measured[-1], rel=0.03), "it does not know its own measurement"
+    assert left_out(rows, off)[5] == pytest.approx(measured[-1], rel=0.03), "it does not know its own measurement"
     assert errors([110.0, 80.0], [100.0, 100.0]) == pytest.approx([0.1, 0.2])
     assert mape([110.0, 80.0], [100.0, 100.0]) == 15.0 and mape([], []) is None
     assert summary(rows[:1], measured[:1])["calibrated_mape"] is None, "one says nothing about another"
     assert summary([], []) == {"n": 0, "raw_mape": None, "calibrated_mape": None}
+    alone = [{"fp32": 40.0}, {"int8": 40.0, "fp32": 0.4}, {"fp32": 20.0}]
+    assert set(left_out(alone, [39.0, 18.0, 20.0])) == {0, 2}, "no other has int8"
+    assert fit(alone[1:2], [18.0]).of(alone[0]) == pytest.approx(40, rel=0.05), "int8 says nothing about float"
     figures = summary(rows, measured)
     by_hand = sum(abs(sum(row.values()) - m) / m for row, m in zip(rows, measured, strict=True)) / len(rows)
     assert figures["raw_mape"] == pytest.approx(100 * by_hand, abs=0.01)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST = 4  # measured candidates before a prediction discards another
-PRIOR = 1e-4  # weight of "every factor is 1 and the constant 0" beside one measurement: only where those say nothing
+PRIOR = 1e-4  # weight of "this factor is 1" beside one measurement: it counts only where those say nothing
+CONSTANT_PRIOR = 1e-2  # of "the constant is 0"
 SAFETY = 1.5  # times the largest error so far: what is left after that is hopeless
 
 Parts = Mapping[str, float]  # format -> what the layers in it cost, added up
@@ -36,21 +37,28 @@ def fit(rows: Sequence[Parts], measured: Sequence[float]) -> Fit:
     """Least squares of (predicted - measured) / measured."""
     names = sorted({name for row in rows for name in row})
     values = np.asarray(measured, float)
-    columns = np.array([[*(row.get(name, 0.0) for name in names), 1.0] for row in rows]).reshape(len(rows), -1)
-    scale = np.abs(columns / values[:, None]).max(axis=0, initial=1e-12)  # so that the prior has no unit
-    design = np.vstack([columns / values[:, None], np.sqrt(PRIOR) * np.diag(scale)])
+    columns = np.array([[*(row.get(name, 0.0) for name in names), 1.0] for row in rows]) / values[:, None]
+    # Factors have no unit, and the constant is one of the measurements' size: little evidence changes factors first.
+    weights = np.sqrt([PRIOR] * len(names) + [CONSTANT_PRIOR]) * np.array([1.0] * len(names) + [1 / values.mean()])
     prior = np.array([1.0] * len(names) + [0.0])
-    target = np.concatenate([np.ones(len(rows)), np.sqrt(PRIOR) * scale * prior])
+    design, target = np.vstack([columns, np.diag(weights)]), np.concatenate([np.ones(len(rows)), weights * prior])
     found = np.linalg.lstsq(design, target, rcond=None)[0]
     return Fit(dict(zip(names, found[:-1].tolist(), strict=True)), float(found[-1]))
 
 
-def left_out(rows: Sequence[Parts], measured: Sequence[float]) -> list[float]:
-    """Each predicted by the fit to all the others; fewer than two rows: none."""
-    if len(rows) < 2:
-        return []
-    others = [[k for k in range(len(rows)) if k != i] for i in range(len(rows))]
-    return [fit([rows[k] for k in o], [measured[k] for k in o]).of(rows[i]) for i, o in enumerate(others)]
+def left_out(rows: Sequence[Parts], measured: Sequence[float]) -> dict[int, float]:
+    """Each predicted by the fit to all the others, by its place; without those that alone have one of their formats."""
+    found = {}
+    for place, row in enumerate(rows):
+        others = [other for other in range(len(rows)) if other != place]
+        if known(row, [rows[other] for other in others]):
+            found[place] = fit([rows[other] for other in others], [measured[other] for other in others]).of(row)
+    return found
+
+
+def known(parts: Parts, rows: Sequence[Parts]) -> bool:
+    """Whether every format in `parts` is in one of `rows`."""
+    return set(parts) <= {name for row in rows for name in row}
 
 
 def errors(predicted: Sequence[float], measured: Sequence[float]) -> list[float]:
@@ -66,11 +74,11 @@ def mape(predicted: Sequence[float], measured: Sequence[float]) -> float | None:
 
 def summary(rows: Sequence[Parts], measured: Sequence[float]) -> dict[str, float | int | None]:
     """{"n", "raw_mape": of the bare sums, "calibrated_mape": leave one out}, in percent."""
-    bare, others = [sum(row.values()) for row in rows], left_out(rows, measured)
+    alone = left_out(rows, measured)
     return {
         "n": len(rows),
-        "raw_mape": mape(bare, measured),
-        "calibrated_mape": mape(others, measured) if others else None,
+        "raw_mape": mape([sum(row.values()) for row in rows], measured),
+        "calibrated_mape": mape(list(alone.values()), [measured[place] for place in alone]),
     }
 
 
@@ -79,10 +87,11 @@ def hopeless(
 ) -> tuple[float, float] | None:
     """(predicted, share of it that it may be wrong by) where even then it misses `limit`; else None.
 
-    Fewer than `LEAST` measured candidates, or none with one of its formats, say nothing.
+    Fewer than `LEAST` measured candidates that the others predict, or none with one of its formats, say nothing.
     """
-    if len(rows) < LEAST or not set(parts) <= {name for row in rows for name in row}:
+    alone = left_out(rows, measured)
+    if len(alone) < LEAST or not known(parts, rows):
         return None
     predicted = fit(rows, measured).of(parts)
-    margin = SAFETY * max(errors(left_out(rows, measured), measured))
+    margin = SAFETY * max(errors(list(alone.values()), [measured[place] for place in alone]))
     return (predicted, margin) if predicted * (1 - margin) > limit else None

@@ -20,7 +20,7 @@ from edgeav.search.candidate import Candidate, build
 from edgeav.search.job import START, STUDY, Job
 from edgeav.search.measuring import Gauge, parts_of
 from edgeav.search.parts import table_of
-from edgeav.search.prediction import Parts, fit, hopeless
+from edgeav.search.prediction import Parts, fit, hopeless, known
 from edgeav.search.space import Point
 from edgeav.search.study import Claim, Study
 from edgeav.search.trial_run import TrialRun
@@ -100,9 +100,9 @@ def _try(study: Study, claim: Claim, candidate: Candidate, bench: Bench, limits:
     start = time.monotonic()
     try:
         facts: dict[str, Any] = {"parts": bench.parts(candidate)}
-        known = measured_parts(study)
-        over, why = _over(facts["parts"], known, limits)
-        facts["predicted"] = _predicted(facts["parts"], known)
+        before = measured_parts(study)
+        over, why = _over(facts["parts"], before, limits)
+        facts["predicted"] = _predicted(facts["parts"], before)
         if over:
             study.discarded(claim, over, facts | {"why": why})
             return f"discarded: {why}"
@@ -129,24 +129,24 @@ def measured_parts(study: Study) -> Known:
     }
 
 
-def _over(parts: Mapping[str, Parts], known: Known, limits: Mapping[str, float]) -> tuple[dict[str, float], str]:
+def _over(parts: Mapping[str, Parts], before: Known, limits: Mapping[str, float]) -> tuple[dict[str, float], str]:
     """The limits that are hopelessly missed, by how much, and that in words."""
     over, says = {}, []
     for unit in PREDICTED:
-        if unit in limits and (found := hopeless(parts[unit], *known[unit], limits[unit])):
+        if unit in limits and (found := hopeless(parts[unit], *before[unit], limits[unit])):
             predicted, margin = found
             over[unit] = predicted - limits[unit]
             says.append(f"{predicted:.4g} {UNITS[unit]} predicted, give or take {margin:.0%}, for {limits[unit]:.4g}")
     return over, "; ".join(says)
 
 
-def _predicted(parts: Mapping[str, Parts], known: Known) -> dict[str, dict[str, float]]:
-    """Unit -> the bare sum, and from two measured candidates on the calibrated figure, as of before this trial."""
+def _predicted(parts: Mapping[str, Parts], before: Known) -> dict[str, dict[str, float]]:
+    """Unit -> the bare sum, and where its formats were measured before, what the fit to all those says."""
     found: dict[str, dict[str, float]] = {}
     for unit in PREDICTED:
-        rows, measured = known[unit]
+        rows, measured = before[unit]
         found[unit] = {"raw": round(sum(parts[unit].values()), 4)}
-        if len(rows) > 1:
+        if known(parts[unit], rows):
             found[unit]["calibrated"] = round(fit(rows, measured).of(parts[unit]), 4)
     return found
 
