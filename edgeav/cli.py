@@ -30,7 +30,8 @@ models_app = typer.Typer(pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models", short_help="The models that a recipe can name; import others.")
 app.add_typer(cli_data.app, name="data", short_help="Corpora: prepare one for training, look at one.")
 app.command("evaluate", short_help="WER and CER of a model or bundle, by condition.")(cli_evaluate.evaluate)
-app.command("explain", short_help="Which role of a run's model has which format, and why.")(cli_explain.explain)
+app.command("explain", short_help="What a search chose; which role has which format, and why.")(cli_explain.explain)
+app.command("join", short_help="Work along at the search of a run.")(cli_explain.join)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
@@ -245,7 +246,9 @@ def version(as_json: Json = False) -> None:
 
 def _ready_run(recipe: Recipe, run_dir: Path | None) -> Path:
     """The run's folder, after a look at what would stop the run later: extras, engines, the disk."""
-    doctor.require(["compress", *(target.engine for target in recipe.targets)])
+    searches = [item.search for item in recipe.stages if item.search]
+    targets = [*recipe.targets, *(Target.load(search.target) for search in searches)]
+    doctor.require(["compress", *["search"][: len(searches)], *(target.engine for target in targets)])
     folder = run_dir or RUNS / recipe.name
     console.check_writable(folder, "--run-dir")
     return folder

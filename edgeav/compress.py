@@ -22,6 +22,8 @@ from edgeav.errors import EdgeavError
 from edgeav.explain import Sources
 from edgeav.guards import inspectable
 from edgeav.progress import Progress
+from edgeav.quant.plan import FILE as PLAN
+from edgeav.quant.plan import Plan, load_plan
 from edgeav.recipe import Recipe
 from edgeav.run import Run, Step, corpus_manifest, folder_hash
 from edgeav.spec import dump, validate
@@ -61,6 +63,9 @@ def compress(recipe: Recipe, folder: Path, progress: Progress | None = None) -> 
     steps = steps_of(run)  # finds the model: nothing is written for a name that does not exist
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.resolved.yaml").write_text(dump(recipe), encoding="utf-8")
+    for step in steps.stages:
+        run.once(step)
+    steps = steps_of(run)  # by now a search has decided which formats there are to export
     for step in steps:
         run.once(step)
     from edgeav.report import write
@@ -85,6 +90,8 @@ def plan(recipe: Recipe, folder: Path) -> list[dict[str, str]]:
         if why:
             redone.add(step.name)
         rows.append({"step": step.name, "state": "missing" if why else "cached", "why": why or ""})
+    if recipe.searched is not None and rows[recipe.searched]["state"] == "missing":
+        rows.append({"step": "bundles/…", "state": "missing", "why": "in which format, the search decides"})
     return rows
 
 
@@ -115,10 +122,12 @@ def steps_of(run: Run) -> Steps:
     model = partial(_model_folder, run, stages)
     baseline = Step("measured/eager", data, lambda out: work.measure_eager(run, model(), out), last)
     exports, measures, guards, inspections, profiles = {}, {}, {}, {}, {}
-    compares = len(_precisions(run.recipe)) > 1
+    plan = _plan(run, stages)
+    precisions: tuple[Precision, ...] = ("fp32",) if plan is None else ("fp32", plan.format)  # a ratio needs both
+    compares = len(precisions) > 1
     limits = {"guards": run.recipe.budget.guards.model_dump(include={"clips", "snr_db"})}
     for target in run.recipe.targets:
-        for precision in _precisions(run.recipe):
+        for precision in precisions:
             export = _export_step(run, target, precision, data, model, last)
             measure = partial(_measure, run, export, model)
             exports[target.name, precision] = export
@@ -128,11 +137,11 @@ def steps_of(run: Run) -> Steps:
             if compares:
                 name, guard = f"guards/{target.name}-{precision}", partial(_guard, run, export)
                 guards[target.name, precision] = Step(name, data | limits, guard, (export,))
-        if run.recipe.plan and inspectable(run.recipe.plan):
-            both = exports[target.name, run.recipe.plan.format], exports[target.name, "fp32"]
+        if plan and inspectable(plan):
+            both = exports[target.name, plan.format], exports[target.name, "fp32"]
             check = partial(_inspect, run, both, model)
             inspections[target.name] = Step(f"guards/{target.name}-file", data, check, (*both, *last))
-        pair = tuple(exports[target.name, precision] for precision in _precisions(run.recipe))
+        pair = tuple(exports[target.name, precision] for precision in precisions)
         for device in run.recipe.devices:
             name, settings = f"profiles/{target.name}-{device.name}", {"device": device.model_dump(mode="json")}
             profiles[target.name, device.name] = Step(name, settings, partial(_profile, run, pair, device), pair)
@@ -188,9 +197,14 @@ def _model_folder(run: Run, stages: Sequence[Step]) -> Path:
     return run.folder / stages[-1].name if stages else work.starting_model(run)
 
 
-def _precisions(recipe: Recipe) -> tuple[Precision, ...]:
-    """A quantized model is exported both ways: a ratio needs both."""
-    return ("fp32",) if recipe.plan is None else ("fp32", recipe.plan.format)
+def _plan(run: Run, stages: Sequence[Step]) -> Plan | None:
+    """How the model will be quantized; None: not at all, or a search has still to decide it."""
+    place = run.recipe.searched
+    if place is None:
+        return next(iter(run.recipe.plans), None)
+    folder = run.folder / stages[place].name
+    decided = run.why_missing(stages[place]) is None and (folder / PLAN).is_file()
+    return load_plan(folder) if decided else None
 
 
 def _model_facts(recipe: Recipe) -> Any:

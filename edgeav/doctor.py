@@ -30,6 +30,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino", "nncf"),
     "executorch": ("executorch.runtime", "executorch.kernels.quantized"),
     "video": ("av", "cv2"),
+    "search": ("optuna",),
     "voices": ("ttspico",),
     "tensorboard": ("tensorboard",),
     "hama": ("hama",),

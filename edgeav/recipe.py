@@ -92,9 +92,22 @@ class Recipe(spec.Strict):
         return [Device.load(name) for name in self.profile]
 
     @property
-    def plan(self) -> Plan | None:
-        """What the last `quantize` of the stages plans; None: the recipe quantizes nothing."""
-        return next((item.quantize.plan for item in reversed(self.stages) if item.quantize), None)
+    def plans(self) -> list[Plan]:
+        """What the stages may leave: the plan of the last `quantize`, or all that a `search` after it chooses from."""
+        for item in reversed(self.stages):
+            if item.quantize:
+                return [item.quantize.plan]
+            if item.search and item.search.quantize:
+                return item.search.plans
+        return []
+
+    @property
+    def searched(self) -> int | None:
+        """The place of the stage that decides on the plan while it runs; None: the recipe says it, or there is none."""
+        places = [
+            place for place, item in enumerate(self.stages) if item.quantize or (item.search and item.search.quantize)
+        ]
+        return places[-1] if places and self.stages[places[-1]].search else None
 
     @field_validator("corpus")
     @classmethod
@@ -116,10 +129,11 @@ class Recipe(spec.Strict):
 
     @model_validator(mode="after")
     def _every_target_can_do_the_plan(self) -> Recipe:
-        engines: dict[EngineName, None] = {target.engine: None for target in self.targets} if self.plan else {}
-        found = [problem for engine in engines if self.plan for problem in problems(engine, self.plan)]
+        plans = self.plans
+        engines: dict[EngineName, None] = {target.engine: None for target in self.targets} if plans else {}
+        found = [problem for engine in engines for plan in plans for problem in problems(engine, plan)]
         if found:
-            raise ValueError("; ".join(found))
+            raise ValueError("; ".join(dict.fromkeys(found)))
         return self
 
     @model_validator(mode="after")

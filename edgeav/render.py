@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgeav.search.result import plain
+
 if TYPE_CHECKING:  # report.py writes what this file renders
     from edgeav.report import BundleRow, Report, WerRow
 
@@ -106,6 +108,6 @@ def _jinja() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    jinja.filters |= {"cell": _cell, "wer": _wer, "ceiling": _ceiling, "verdict": verdict_text}
+    jinja.filters |= {"cell": _cell, "wer": _wer, "ceiling": _ceiling, "plain": plain, "verdict": verdict_text}
     jinja.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     return jinja

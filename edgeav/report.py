@@ -17,6 +17,7 @@ from edgeav.errors import EdgeavError
 from edgeav.profiling import Profile
 from edgeav.render import print_table as print_table
 from edgeav.render import render
+from edgeav.search.result import SearchRow
 from edgeav.spec import Strict
 from edgeav.target import Precision
 
@@ -168,6 +169,8 @@ class Report(Strict):
     buckets: list[BucketRow] = Field(default_factory=list)
     eager: dict[str, WerRow] = Field(default_factory=dict)
     """The PyTorch model itself, by split: what an export can at best be."""
+    search: SearchRow | None = None
+    """What the last `search` stage tried."""
     notes: list[str] = Field(default_factory=list)
 
     @property

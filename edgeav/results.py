@@ -32,6 +32,7 @@ from edgeav.report import (
 from edgeav.run import Run, Step, read_json, versions
 from edgeav.runtime.bundle import read_bundle, update_quality
 from edgeav.runtime.machine import machine
+from edgeav.search.result import SearchRow, load_search
 from edgeav.target import Precision
 
 PARITY_LIMIT = 1e-3  # largest difference of a log-probability between a float artifact and PyTorch
@@ -41,7 +42,7 @@ ALL = "all"  # the name of the test splits taken together
 def assemble(run: Run, steps: Steps) -> Report:
     """Everything a finished run found out."""
     bundles = [_bundle_row(run, steps, *key) for key in steps.exports]
-    pairs = [_pair_row(run, steps, *key) for key in steps.profiles if run.recipe.plan]
+    pairs = [_pair_row(run, steps, *key) for key in steps.profiles if small_bundles(steps)]
     buckets = [row for target in small_bundles(steps) for row in _bucket_rows(run, steps, target)]
     checks = [*judge(run.recipe.budget, bundles, pairs).checks, *_guard_checks(run, steps, buckets)]
     eager = read_json(run.folder / steps.baseline.name / "wer.json")
@@ -56,6 +57,7 @@ def assemble(run: Run, steps: Steps) -> Report:
         pairs=pairs,
         buckets=buckets,
         eager={split: WerRow(**row) for split, row in eager.items()},
+        search=_search(run),
         notes=[
             f"{pair.target} on {pair.device}: int8 is slower than fp32 there. Use bundles/{pair.target}-fp32."
             for pair in pairs
@@ -154,6 +156,12 @@ def _bundle_row(run: Run, steps: Steps, target: str, precision: Precision) -> Bu
             }
         )
     )
+
+
+def _search(run: Run) -> SearchRow | None:
+    """Of the last search stage."""
+    found = load_search(run.folder) if any(item.search for item in run.recipe.stages) else None
+    return None if found is None else found[0]
 
 
 def small_bundles(steps: Steps) -> dict[str, Precision]:

@@ -11,6 +11,7 @@ from edgeav.stages.distill import Distill
 from edgeav.stages.low_rank import LowRank
 from edgeav.stages.prune import Prune
 from edgeav.stages.quantize import Quantize
+from edgeav.stages.search import Search
 from edgeav.stages.stage import Stage
 from edgeav.stages.train import Train
 
@@ -25,6 +26,7 @@ class Step(Strict):
     prune: Prune | None = None
     low_rank: LowRank | None = None
     quantize: Quantize | None = None
+    search: Search | None = None
 
     @property
     def name(self) -> str:

@@ -109,6 +109,10 @@ class Train(Stage):
         """A folder with weights, tokens and their tokenizer; made in `out` where `model_folder` has none."""
         return _initial_model(model_folder, corpora, self.vocabulary, run.recipe.seed, out)
 
+    def untrained(self, model_folder: Path, run: Run, out: Path) -> Path:
+        """The model that training would begin with, in `out` or where it lies."""
+        return self.starting_model(model_folder, self._open(run), run, out)
+
     def school(self, model_folder: Path, run: Run, clips: Sequence[Path]) -> Schooling | None:
         """Who teaches beside the texts: nobody."""
         return None
