@@ -40,7 +40,7 @@ class Steps:
     baseline: Step
     exports: dict[tuple[str, str], Step]  # (target, precision)
     measures: dict[tuple[str, str], Step]
-    guards: dict[tuple[str, str], Step]
+    guards: dict[tuple[str, str], Step]  # where precisions are compared
     inspections: dict[str, Step]  # by target
     profiles: dict[tuple[str, str], Step]  # (target, device)
 
@@ -49,7 +49,7 @@ class Steps:
         for key, export in self.exports.items():
             yield export
             yield self.measures[key]
-            yield self.guards[key]
+            yield from filter(None, [self.guards.get(key)])
         yield from self.inspections.values()
         yield from self.profiles.values()
 
