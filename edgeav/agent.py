@@ -42,7 +42,7 @@ class Agent:
     def __init__(self, session: Session, scratch: Path) -> None:
         self.session, self.device = session, session.device
         folder = session.push("agents", {NAME: write_agent(scratch / NAME)})
-        self._command = [self.device.python, "-W", "ignore", f"{folder}/{NAME}"]
+        self._command = [self.device.interpreter, "-W", "ignore", f"{folder}/{NAME}"]
 
     def ask(self, words: Sequence[str], counted: str | None = None) -> Any:
         """The JSON that `agent.pyz WORDS --json OUT` writes there; `counted`: where its instructions are counted to."""

@@ -46,9 +46,7 @@ class Device(spec.Strict):
     runner: Literal["python", "cpp"] = "python"
     """What measures there: the agent (one Python file), or the C++ runner (ExecuTorch, no Python)."""
     python: str = "python3"
-    """The interpreter on the device that has numpy and the engines."""
-    openvino_device: Literal["CPU", "GPU"] = "CPU"
-    """What OpenVINO computes on; GPU is Intel's integrated one."""
+    """The interpreter on the device that has numpy and the engines; ~/ is the home there."""
     folder: str | None = None
     """Where bundles are kept there; relative to the home. Default: .cache/edgeav, on Android /data/local/tmp/edgeav."""
     key: str | None = None
@@ -73,6 +71,11 @@ class Device(spec.Strict):
         kind = self.address.kind
         folder = (self.folder or PLACES.get(kind, PLACE)).removeprefix("~/")
         return str(Path.home() / folder) if kind == "local" else folder
+
+    @property
+    def interpreter(self) -> str:
+        """`python` relative to the home there, where SSH sessions begin: a quoted ~ is not expanded."""
+        return self.python.removeprefix("~/")
 
     @field_validator("connect")
     @classmethod

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 
 from edgeav import spec
 from edgeav.agent import Agent, check_identity
+from edgeav.connect.push import bundle_files
 from edgeav.connect.session import Session, on_device
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
+from edgeav.measuring import check_engine
 from edgeav.profiling import EMULATED, SINGLE_STREAM, Profile, profile
 from edgeav.runner import Runner
 from edgeav.runtime.bench import Workload
@@ -146,3 +148,17 @@ def _state(device: Device, facts: dict[str, Any]) -> str:
     lacks = f"; not installed: {', '.join(missing)}" if missing else ""
     imitated = " (emulated)" if device.emulated or facts.get("emulated_here") else ""
     return f"yes{imitated}: {facts.get('board') or facts['cpu']}, {what or 'no engine'}{lacks}"
+
+
+def recognize(bundle: Path, clips: Path, device: Device, wait_s: int = 0) -> dict[str, Any]:
+    """{runtime, texts} of the clips in an .npz file (see edgeav/runtime/agent.py), recognized on the device."""
+
+    def job(session: Session) -> dict[str, Any]:
+        with TemporaryDirectory(prefix="edgeav-agent-") as scratch:
+            agent = Agent(session, Path(scratch))
+            agent.facts()
+            places = session.push("bundles", bundle_files(bundle)), session.push("clips", {"clips.npz": clips})
+            return agent.ask(["recognize", places[0], f"{places[1]}/clips.npz", "--threads", str(device.threads)])
+
+    check_engine(bundle, device)
+    return on_device(device, job, wait_s)

@@ -128,7 +128,9 @@ def test_nothing_in_a_name_is_executed(any_device: Device, tmp_path: Path, monke
     assert not (Path.home() / "pwned").exists()
 
 
-def test_a_host_and_a_user_are_names_and_nothing_else(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_and_a_user_are_names_and_nothing_else(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for where in ("$(touch pwned)", "a;touch pwned", "-oProxyCommand=touch pwned", "x' y"):
         with pytest.raises(EdgeavError, match="no connection|refused"):
