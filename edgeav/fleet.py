@@ -104,7 +104,7 @@ def profile_all(bundle: Path, devices: Sequence[Device], load: Load, wait_s: int
     read_bundle(bundle)  # a damaged bundle is one error, not one a device
     names = [device.name for device in devices]
     spec.distinct(names, "--device")
-    found = _each(devices, lambda device: profile(bundle, device, load.workload(device), wait_s=wait_s))
+    found = _each(devices, lambda one: profile(bundle, one, load.workload(one), not one.emulated, wait_s))
     profiles = [one for one in found if isinstance(one, Profile)]
     errors = {name: str(one) for name, one in zip(names, found, strict=True) if isinstance(one, EdgeavError)}
     return Fleet(profiles, errors)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeav import __version__
+from edgeav.choose import choose
 from edgeav.compress import Steps
 from edgeav.recipe import Budget
 from edgeav.report import (
@@ -38,7 +39,9 @@ ALL = "all"  # the name of the test splits taken together
 def assemble(run: Run, steps: Steps) -> Report:
     """Everything a finished run found out."""
     bundles = [_bundle_row(run, steps, *key) for key in steps.exports]
-    pairs = [_pair_row(run, steps, *key) for key in steps.profiles if (key[0], "int8") in steps.exports]
+    emulated = {device.name for device in run.recipe.devices if device.emulated}  # no ratio of their times is measured
+    both = [key for key in steps.profiles if (key[0], "int8") in steps.exports]
+    pairs = [_pair_row(run, steps, *key) for key in both if key[1] not in emulated]
     eager = read_json(run.folder / steps.baseline.name / "wer.json")
     return Report(
         recipe=run.recipe.model_dump(mode="json", exclude_none=True),
@@ -49,6 +52,7 @@ def assemble(run: Run, steps: Steps) -> Report:
         stages=[StageRow(name=step.name, seconds=run.seconds(step)) for step in steps.stages],
         bundles=bundles,
         pairs=pairs,
+        choices=choose(bundles, {target: _increase(run, steps, target) for target, _ in both}, run.recipe.budget),
         eager={split: WerRow(**row) for split, row in eager.items()},
     )
 
@@ -151,13 +155,22 @@ def _bundle_row(run: Run, steps: Steps, target: str, precision: str) -> BundleRo
 
 def _pair_row(run: Run, steps: Steps, target: str, device: str) -> PairRow:
     pair = read_json(run.folder / steps.profiles[target, device].name / "pair.json")
-    rows = {p: _transcripts(run, steps.measures[target, p]) for p in ("fp32", "int8")}
     sizes = {p: _size_of(run, steps.exports[target, p]) for p in ("fp32", "int8")}
     ratios = ("cpu_ratio", "wall_ratio", "cpu_ratio_min", "cpu_ratio_max")
-    increase = _increases(rows["fp32"], rows["int8"], run)
+    increase = _increases_of(run, steps, target)
     size_ratio = round(sizes["int8"] / sizes["fp32"], 4)
     timing = {name: pair[name] for name in ratios}
     return PairRow(target=target, device=device, size_ratio=size_ratio, wer_increase=increase, **timing)
+
+
+def _increase(run: Run, steps: Steps, target: str) -> Increase:
+    """Over all test splits."""
+    return list(_increases_of(run, steps, target).values())[-1]
+
+
+def _increases_of(run: Run, steps: Steps, target: str) -> dict[str, Increase]:
+    rows = [_transcripts(run, steps.measures[target, precision]) for precision in ("fp32", "int8")]
+    return _increases(rows[0], rows[1], run)
 
 
 def _increases(fp32: list[dict], int8: list[dict], run: Run) -> dict[str, Increase]:

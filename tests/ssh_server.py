@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -135,8 +136,6 @@ class Wire:
         except OSError:
             pass  # the other direction has cut it
         for end in (source, sink):
-            try:
+            with contextlib.suppress(OSError):  # already down
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # already down
             end.close()

@@ -171,7 +171,7 @@ def test_instructions_are_counted_by_a_program_of_the_device(fp32: Path, board: 
 
 def test_devices_are_surveyed_in_parallel_and_say_why_they_cannot_be_reached(board: Device) -> None:
     silent = board.model_copy(update={"name": "silent", "connect": f"ssh:127.0.0.1:{ssh_server.free_port()}"})
-    wrong = board.model_copy(update={"name": "wrong", "arch": "armv7"})
+    wrong = board.model_copy(update={"name": "wrong", "arch": "armv7", "folder": f"{board.folder}-2"})
     rows = survey([board, wrong, silent])
     assert [row["reachable"] for row in rows] == [True, False, False]
     assert rows[0]["state"].startswith("yes: ") and "onnxruntime 1." in rows[0]["state"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -133,7 +134,7 @@ def test_a_host_and_a_user_are_names_and_nothing_else(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for where in ("$(touch pwned)", "a;touch pwned", "-oProxyCommand=touch pwned", "x' y"):
-        with pytest.raises(EdgeavError, match="no connection|refused"):
+        with pytest.raises(EdgeavError, match=r"no connection|refused"):
             on_device(over_ssh(sshd, tmp_path, connect=f"ssh:{where}"), lambda _: None)
     with pytest.raises(EdgeavError, match="refused the login"):
         on_device(over_ssh(sshd, tmp_path, connect=f"ssh:$(touch pwned);x@127.0.0.1:{sshd.port}"), lambda _: None)
@@ -193,7 +194,7 @@ def test_a_host_that_nobody_vouches_for_is_refused_and_never_remembered(
 
 
 def test_a_key_that_the_device_does_not_know_is_refused(sshd: Sshd, tmp_path: Path) -> None:
-    with pytest.raises(EdgeavError, match="refused the login.*ssh-copy-id"):
+    with pytest.raises(EdgeavError, match=r"refused the login.*ssh-copy-id"):
         on_device(over_ssh(sshd, tmp_path, key=str(sshd.place / "other_key")), lambda _: None)
 
 
@@ -339,10 +340,8 @@ def test_a_device_without_sha256sum_or_flock_is_named(tmp_path: Path, monkeypatc
 
 
 def _ignoring(work: Any) -> None:
-    try:
+    with contextlib.suppress(EdgeavError, RuntimeError):  # the connection is closed under it: that is the test
         work()
-    except (EdgeavError, RuntimeError):
-        pass  # the connection was closed under it, which is what the test does
 
 
 def _until(condition: Any, seconds: float = 20) -> None:
