@@ -20,7 +20,7 @@ from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.measuring import check_engine
 from edgeav.profiling import EMULATED, SINGLE_STREAM, Profile, profile
-from edgeav.runner import Runner
+from edgeav.runner import Runner, case_files
 from edgeav.runtime.bench import Workload
 from edgeav.runtime.bundle import read_bundle
 
@@ -155,10 +155,15 @@ def recognize(bundle: Path, clips: Path, device: Device, wait_s: int = 0) -> dic
 
     def job(session: Session) -> dict[str, Any]:
         with TemporaryDirectory(prefix="edgeav-agent-") as scratch:
-            agent = Agent(session, Path(scratch))
-            agent.facts()
-            places = session.push("bundles", bundle_files(bundle)), session.push("clips", {"clips.npz": clips})
-            return agent.ask(["recognize", places[0], f"{places[1]}/clips.npz", "--threads", str(device.threads)])
+            program = Runner(session) if device.runner == "cpp" else Agent(session, Path(scratch))
+            program.facts()
+            place = session.push("bundles", bundle_files(bundle))
+            if isinstance(program, Runner):  # it takes ready inputs, which are computed here
+                return program.ask(
+                    ["recognize", place, session.push("clips", case_files(bundle, clips, Path(scratch)))]
+                )
+            sent = session.push("clips", {"clips.npz": clips})
+            return program.ask(["recognize", place, f"{sent}/clips.npz", "--threads", str(device.threads)])
 
     check_engine(bundle, device)
     return on_device(device, job, wait_s)

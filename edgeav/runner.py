@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from edgeav.agent import check_identity
 from edgeav.connect.session import Session
-from edgeav.errors import EdgeavError
+from edgeav.errors import EdgeavError, needs
+from edgeav.runtime.agent import clip_inputs
+from edgeav.runtime.bundle import read_bundle
 
 SOURCES = Path(__file__).resolve().parent.parent / "export" / "runners" / "cpp"
 CACHE = Path("~/.cache/edgeav/runners").expanduser()
@@ -41,9 +45,9 @@ class Runner:
 
     def facts(self) -> dict[str, Any]:
         """What the device is; EdgeavError when it is not what its file says."""
-        done = self.session.connection.run(["uname", "-m"])
-        arch = done.out.strip()
-        check_identity(self.device.model_copy(update={"isa": []}), {"arch": arch, "isa": []})
+        if not self.device.emulated:  # an emulator's shell may be the host's
+            arch = self.session.connection.run(["uname", "-m"]).out.strip()
+            check_identity(self.device.model_copy(update={"isa": []}), {"arch": arch, "isa": []})
         found = self.ask(["facts"])
         check_identity(self.device, found)
         return found
@@ -54,7 +58,7 @@ def build(arch: str) -> Path:
     script = SOURCES / "build.sh"
     if not script.is_file():
         raise EdgeavError("the C++ runner's sources are only in a checkout of edgeav, not in the installed package")
-    key = hashlib.sha256()
+    key = hashlib.sha256(_version().encode())
     for path in sorted(SOURCES.iterdir()):
         key.update(path.read_bytes())
     out = CACHE / f"{arch}-{key.hexdigest()[:16]}"
@@ -72,7 +76,23 @@ def build(arch: str) -> Path:
     return out
 
 
-def _with_our_python() -> dict[str, str]:
-    import os
+def _version() -> str:
+    try:
+        return version("executorch")
+    except PackageNotFoundError as error:
+        raise needs("executorch", "executorch") from error
 
+
+def case_files(bundle: Path, clips: Path, scratch: Path) -> dict[str, Path]:
+    """The inputs of each clip of an .npz file as raw float32 files: 0.mel, 0.video, 0.presence, 1.…"""
+    found, files = read_bundle(bundle), {}
+    for index, inputs in enumerate(clip_inputs(clips, found.features)):
+        for name, array in inputs.named(found.input_names).items():
+            path = scratch / f"{index}.{name}"
+            array.astype("<f4").tofile(path)
+            files[path.name] = path
+    return files
+
+
+def _with_our_python() -> dict[str, str]:
     return {**os.environ, "PYTHON": sys.executable}

@@ -13,15 +13,19 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeav import __version__
 from edgeav.errors import EdgeavError
 from edgeav.runtime.health import condition, device_facts
 from edgeav.runtime.machine import machine
+
+if TYPE_CHECKING:
+    from edgeav.runtime.features import Inputs
+    from edgeav.runtime.inputs import Features
 
 ENGINES = ("onnxruntime", "openvino", "executorch")
 
@@ -44,22 +48,28 @@ def recognize(folder: Path, clips: Path, threads: int = 1) -> dict[str, Any]:
 
     Features, model and decoding are all computed here, as on the machine that checks them.
     """
-    import numpy as np
-
     from edgeav.runtime.bundle import read_bundle
     from edgeav.runtime.ctc import decode
     from edgeav.runtime.engines import open_engine
-    from edgeav.runtime.features import model_inputs
 
     bundle = read_bundle(folder)
     engine = open_engine(bundle, threads)
     texts = []
+    for inputs in clip_inputs(clips, bundle.features):
+        texts.append(decode(engine.run(*inputs)[0], bundle.tokens, bundle.blank, inputs.presence[0]).text)
+    return {"runtime": f"{engine.name} {engine.version}", "texts": texts}
+
+
+def clip_inputs(clips: Path, features: Features) -> Iterator[Inputs]:
+    """What a model is fed for each clip of an .npz file."""
+    import numpy as np
+
+    from edgeav.runtime.features import model_inputs
+
     with np.load(clips, allow_pickle=False) as arrays:
         for index in range(1 + max(int(name.rpartition("-")[2]) for name in arrays.files)):
             sound, mouth = (arrays[n] if (n := f"{kind}-{index}") in arrays else None for kind in ("sound", "mouth"))
-            inputs = model_inputs(sound, mouth, bundle.features)
-            texts.append(decode(engine.run(*inputs)[0], bundle.tokens, bundle.blank, inputs.presence[0]).text)
-    return {"runtime": f"{engine.name} {engine.version}", "texts": texts}
+            yield model_inputs(sound, mouth, features)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

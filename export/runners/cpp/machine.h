@@ -3,6 +3,7 @@
 
 #include <linux/perf_event.h>
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -21,6 +22,10 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#endif
 
 #include "write_json.h"
 
@@ -61,24 +66,25 @@ inline double memory_mb(const std::string& path, const std::string& key) {
   return std::atof(field(read_or_empty(path), key).c_str()) * 1024 / 1e6;
 }
 
+// The instruction sets that matter to engines. On Arm from the auxiliary vector: Android hides cpuinfo's line, and an
+// emulator shows the host's.
 inline std::string isa() {
-  static const std::vector<std::pair<std::string, std::string>> names = {
-      {"sse4_2", "sse4_2"}, {"avx", "avx"}, {"avx2", "avx2"}, {"fma", "fma"}, {"f16c", "f16c"},
-      {"avx_vnni", "avx_vnni"}, {"avx512f", "avx512f"}, {"avx512bw", "avx512bw"}, {"avx512vl", "avx512vl"},
-      {"avx512_vnni", "avx512_vnni"}, {"avx512_bf16", "avx512_bf16"}, {"avx512_fp16", "avx512_fp16"},
-      {"amx_int8", "amx_int8"}, {"amx_bf16", "amx_bf16"}, {"neon", "neon"}, {"asimd", "neon"}, {"asimdhp", "fp16"},
-      {"asimddp", "dotprod"}, {"i8mm", "i8mm"}, {"bf16", "bf16"}, {"sve", "sve"}, {"sve2", "sve2"}};
-  const std::string cpu = read_or_empty("/proc/cpuinfo");
-  std::istringstream words(field(cpu, "flags") + " " + field(cpu, "Features"));
-  const std::vector<std::string> present{std::istream_iterator<std::string>(words), {}};
   JsonList out;
-  std::vector<std::string> said;
-  for (const auto& [flag, name] : names) {
-    const bool has = std::find(present.begin(), present.end(), flag) != present.end();
-    if (!has || std::find(said.begin(), said.end(), name) != said.end()) continue;
-    said.push_back(name);
-    out.add(json_text(name));
-  }
+#if defined(__aarch64__)
+  const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+  const std::vector<std::pair<bool, std::string>> found = {
+      {first & HWCAP_ASIMD, "neon"}, {first & HWCAP_ASIMDHP, "fp16"}, {first & HWCAP_ASIMDDP, "dotprod"},
+      {second & HWCAP2_I8MM, "i8mm"}, {second & HWCAP2_BF16, "bf16"}, {first & HWCAP_SVE, "sve"},
+      {second & HWCAP2_SVE2, "sve2"}};
+  for (const auto& [has, name] : found)
+    if (has) out.add(json_text(name));
+#else
+  std::istringstream words(field(read_or_empty("/proc/cpuinfo"), "flags"));
+  const std::vector<std::string> present{std::istream_iterator<std::string>(words), {}};
+  for (const char* name : {"sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl",
+                           "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16"})
+    if (std::find(present.begin(), present.end(), name) != present.end()) out.add(json_text(name));
+#endif
   return out.text();
 }
 
