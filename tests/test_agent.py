@@ -23,7 +23,7 @@ from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.fleet import survey
 from edgeav.profiling import compare_pair, profile
-from edgeav.runtime import health
+from edgeav.runtime import health, instructions
 from edgeav.runtime.bench import Workload
 from edgeav.runtime.bundle import read_bundle
 from edgeav.runtime.transcriber import Transcriber
@@ -236,3 +236,15 @@ def test_temperature_and_clock_are_the_highest_and_absent_ones_are_none(
     clock.mkdir(parents=True)
     (clock / "scaling_cur_freq").write_text("1800000\n")
     assert (health.temperature_c(), health.frequency_mhz()) == (62.5, 1800)
+
+
+def test_a_count_of_instructions_grows_with_the_work_or_says_why_there_is_none() -> None:
+    def work(times: int) -> int | str:
+        return instructions.count(lambda: sum(range(times)))
+
+    few, many = work(10_000), work(1_000_000)
+    if isinstance(few, str):
+        assert few.startswith(("the kernel gives no instruction counter (", "no system call number"))
+        assert "no_instructions" in instructions.counted(lambda: None, 1.0)
+    else:
+        assert isinstance(many, int) and many > 10 * few > 0

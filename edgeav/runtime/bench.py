@@ -29,7 +29,7 @@ from edgeav.runtime.ctc import decode
 from edgeav.runtime.engines import Engine, open_engine
 from edgeav.runtime.features import Array, Inputs, empty_inputs, from_named
 from edgeav.runtime.health import condition, device_facts
-from edgeav.runtime.instructions import count
+from edgeav.runtime.instructions import counted
 from edgeav.runtime.machine import machine, peak_rss_mb, rss_mb
 from edgeav.runtime.operators import operator_table
 from edgeav.runtime.parts import parts_ms
@@ -38,8 +38,7 @@ from edgeav.runtime.sustained import sustained
 
 @dataclass(frozen=True)
 class Workload:
-    """What is timed: one utterance of `seconds`, `iterations` times after `warmup` untimed runs, and at least as often
-    as `at_least_s` of them take; then, where asked for, `sustained_s` of work without a pause."""
+    """What is timed: an utterance of `seconds`, `iterations` times and for `at_least_s`, warm; then `sustained_s`."""
 
     seconds: float = 4.0
     iterations: int = 50
@@ -81,19 +80,11 @@ def measure(folder: Path, workload: Workload, threads: int = 1, operators: bool 
         "runtime_rss_mb": runtime_mb,
         "golden": golden,
         "condition": {"before": before, "after": condition()},
-        **_counted(engine, inputs, workload),
+        **counted(lambda: engine.run(*inputs), workload.seconds),
         "parts_ms": parts_ms(engine, bundle, workload.seconds) if workload.parts else None,
         "sustained": sustained(engine, inputs, workload.sustained_s) if workload.sustained_s else None,
         **(operator_table(bundle, inputs, threads) if operators else {}),
     }
-
-
-def _counted(engine: Engine, inputs: Inputs, workload: Workload) -> dict[str, Any]:
-    """Instructions of one inference a second of sound, by the processor's own counter, or why there are none."""
-    found = count(lambda: engine.run(*inputs))
-    if isinstance(found, str):
-        return {"no_instructions": found}
-    return {"instructions": {"per_second": found / workload.seconds, "how": "perf_event_open, user code"}}
 
 
 def race(folders: tuple[Path, Path], workload: Workload, threads: int = 1, rounds: int = 5) -> dict[str, Any]:
@@ -241,9 +232,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--operators", action="store_true", help="time every operator type too")
     parser.add_argument("--json", type=Path, help="write the result there instead of to stdout")
     args = parser.parse_args(arguments)
-    workload = Workload(
-        args.seconds, args.iterations, args.warmup, args.seed, args.at_least_s, args.sustained_s, not args.no_parts
-    )
+    times = args.at_least_s, args.sustained_s, not args.no_parts
+    workload = Workload(args.seconds, args.iterations, args.warmup, args.seed, *times)
     try:
         if args.second:
             result = race((args.bundle, args.second), workload, args.threads, args.rounds)

@@ -11,12 +11,21 @@ import os
 import platform
 import struct
 from collections.abc import Callable
+from typing import Any
 
 SYSCALLS = {"x86_64": 298, "aarch64": 241, "armv7l": 364}
 PERF_TYPE_HARDWARE, COUNT_INSTRUCTIONS = 0, 1
 ATTRIBUTE_BYTES = 112  # PERF_ATTR_SIZE_VER5
 DISABLED_INHERIT_USER = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6  # disabled, inherit, exclude_kernel, exclude_hv
 ENABLE, DISABLE = 0x2400, 0x2401  # PERF_EVENT_IOC_*
+
+
+def counted(work: Callable[[], object], seconds: float) -> dict[str, Any]:
+    """The count for a second of sound, of which `work` recognizes `seconds`; or {"no_instructions": why}."""
+    found = count(work)
+    if isinstance(found, str):
+        return {"no_instructions": found}
+    return {"instructions": {"per_second": found / seconds, "how": "perf_event_open, user code"}}
 
 
 def count(work: Callable[[], object]) -> int | str:
