@@ -20,7 +20,7 @@ PLACE = ".cache/edgeav"  # in the user's home, where SSH sessions begin
 class Limits(spec.Strict):
     """What a measurement may use there."""
 
-    seconds: int = Field(1800, ge=1)
+    seconds: int = Field(default=1800, ge=1)
     """A measurement that takes longer is stopped; a hung engine must not hang the run."""
     memory_mb: int | None = Field(default=None, ge=1)
     """Peak memory of the process, in 10^6 bytes; a profile above it says so."""

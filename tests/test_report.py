@@ -280,7 +280,7 @@ def test_each_device_gets_the_fastest_bundle_within_the_wer_budget(report: Repor
     def found(report: Report, limit: float) -> list[tuple[str, str, str]]:
         targets = {bundle.target for bundle in report.bundles}
         increases = {target: Increase(abs=0.1, low=-0.2, high=0.4) for target in targets}
-        budget = Budget(wer=WerBudget(max_increase_abs=limit))
+        budget = Budget(wer=WerBudget(max_increase_abs=limit, ci=95, min_utterances=1))
         return [(row.device, row.precision, row.by) for row in choose(report.bundles, increases, budget)]
 
     fastest = min(report.bundles, key=lambda bundle: bundle.profile["this-machine"].wall_ms.p50)

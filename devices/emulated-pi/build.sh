@@ -60,7 +60,7 @@ fi
 
 # Another count-instructions.c is another program: it is compiled whenever it is newer.
 counter=$root/opt/count
-if [ "$here/count-instructions.c" -nt "$counter/libcount.so" ]; then
+if [ ! -e "$counter/libcount.so" ] || [ "$here/count-instructions.c" -nt "$counter/libcount.so" ]; then
     # A qemu that takes plugins is linked dynamically: it comes with its libraries, x86-64 in an arm64 system.
     mkdir -p "$counter/lib"
     cp -L "$(command -v qemu-aarch64)" "$counter/qemu"

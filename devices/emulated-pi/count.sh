@@ -11,7 +11,7 @@ for program in qemu-aarch64 cc; do
     command -v "$program" > /dev/null || { echo "needs $program: apt-get install qemu-user gcc" >&2; exit 1; }
 done
 mkdir -p "$cache"
-if [ "$here/count-instructions.c" -nt "$cache/libcount.so" ]; then
+if [ ! -e "$cache/libcount.so" ] || [ "$here/count-instructions.c" -nt "$cache/libcount.so" ]; then
     cc -O2 -shared -fPIC -o "$cache/libcount.$$" "$here/count-instructions.c"
     mv "$cache/libcount.$$" "$cache/libcount.so"
 fi

@@ -149,6 +149,7 @@ def ended(code: int) -> str:
     if code <= 128 or code > 128 + 64:
         return f"failed (exit {code})"
     number = code - 128
-    name = signal.Signals(number).name if number in iter(signal.Signals) else str(number)
+    names = {one.value: one.name for one in signal.Signals}
+    name = names.get(number, f"signal {number}")
     hint = "; Linux does that when memory runs out" if name == "SIGKILL" else ""
     return f"was killed ({name}{hint})"

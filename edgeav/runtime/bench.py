@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--at-least-s", type=float, default=default.at_least_s, help="repeat for so many seconds")
     parser.add_argument("--sustained-s", type=float, default=default.sustained_s, help="then work on, and watch it")
-    parser.add_argument("--no-parts", action="store_true", help="do not time mel, crop, encode and decode apart")
+    parser.add_argument("--no-parts", action="store_true", help="do not time mel, crop, encode, decode apart")
     parser.add_argument("--rounds", type=_at_least(1), default=5, help="turns of each of two bundles")
     parser.add_argument("--operators", action="store_true", help="time every operator type too")
     parser.add_argument("--json", type=Path, help="write the result there instead of to stdout")

@@ -31,7 +31,7 @@ mkdir -p "$out"
 cmake -S "$here" -B "$work/build" "-DCMAKE_PREFIX_PATH=$wheel" "$@" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 cmake --build "$work/build" > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 cp "$work/build/run_bundle" "$out/"
-for library in libexecutorch libexecutorch_backend_xnnpack libexecutorch_kernels_optimized \
-    libexecutorch_kernels_quantized libexecutorch_threadpool; do
-    cp "$wheel/lib/$library.so" "$out/"
+# The wheel's package links all of its libraries but Qualcomm's.
+for library in "$wheel"/lib/libexecutorch*.so; do
+    case $library in *_qnn.so) ;; *) cp "$library" "$out/" ;; esac
 done
