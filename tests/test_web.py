@@ -90,7 +90,11 @@ def test_ctc_words_times_and_confidences_are_those_of_python(tmp_path: Path) -> 
 
     assert found["text"] == expected.text
     for word, other in zip(found["words"], expected.words, strict=True):
-        assert (word["word"], round(word["startS"], 3), round(word["endS"], 3)) == (other.word, other.start_s, other.end_s)
+        assert (word["word"], round(word["startS"], 3), round(word["endS"], 3)) == (
+            other.word,
+            other.start_s,
+            other.end_s,
+        )
         assert word["confidence"] == pytest.approx(other.confidence, abs=1e-4)
 
 
@@ -138,9 +142,13 @@ DAMAGES: dict[str, Any] = {
     "an older schema": lambda folder: edited(folder, lambda spec: spec.update(schema="edgeav-bundle/1")),
     "a key too much": lambda folder: edited(folder, lambda spec: spec.update(extra=1)),
     "a key missing": lambda folder: edited(folder, lambda spec: spec.pop("tokens")),
-    "an unknown mel scale": lambda folder: edited(folder, lambda spec: spec["features"]["audio"].update(mel_scale="bark")),
+    "an unknown mel scale": lambda folder: edited(
+        folder, lambda spec: spec["features"]["audio"].update(mel_scale="bark")
+    ),
     "a blank that is none": lambda folder: edited(folder, lambda spec: spec.update(blank=9)),
-    "a file outside": lambda folder: edited(folder, lambda spec: spec["files"].update({"../x": spec["files"]["model.onnx"]})),
+    "a file outside": lambda folder: edited(
+        folder, lambda spec: spec["files"].update({"../x": spec["files"]["model.onnx"]})
+    ),
     "half of bundle.json": lambda folder: cut(folder / "bundle.json"),
 }
 
@@ -175,7 +183,9 @@ def test_a_resampled_tone_is_the_tone_and_has_no_delay(rate: int, tmp_path: Path
 
     inner = slice(800, 15_200)
     assert 16_000 <= len(found) <= 16_002
-    np.testing.assert_allclose(found[inner], np.sin(2 * np.pi * 1000 * np.arange(len(found)) / 16_000)[inner], atol=2e-4)
+    np.testing.assert_allclose(
+        found[inner], np.sin(2 * np.pi * 1000 * np.arange(len(found)) / 16_000)[inner], atol=2e-4
+    )
 
 
 def test_what_16_khz_cannot_carry_is_gone_and_packets_do_not_matter(tmp_path: Path) -> None:
@@ -204,7 +214,9 @@ def test_pictures_are_placed_on_the_grid_as_those_of_a_file(rate: int) -> None:
 def test_sound_is_placed_by_its_earliest_packet_and_a_loss_becomes_silence() -> None:
     ramp = np.arange(1, 6401, dtype=float)
     late_s = (0.03, 0.01, 0.02, 0.0)
-    packets = [{"samples": ramp[i * 640 : (i + 1) * 640].tolist(), "time": 1 + (i + 1) * 0.04 + late_s[i]} for i in range(4)]
+    packets = [
+        {"samples": ramp[i * 640 : (i + 1) * 640].tolist(), "time": 1 + (i + 1) * 0.04 + late_s[i]} for i in range(4)
+    ]
     found = np.array(ask("track", packets=packets, **{"from": 16_000 - 10, "to": 16_000 + 2560}))
     np.testing.assert_array_equal(found, np.concatenate([np.zeros(10), ramp[:2560]]))
 
@@ -257,5 +269,7 @@ def test_words_are_sure_as_far_as_two_readings_agree() -> None:
 def test_a_declared_mel_is_not_guessed(tmp_path: Path) -> None:
     """The page reads settings of the bundle, not those of the demo model: another one gives other features."""
     wave = raw(tmp_path / "wave", noise(4000))
-    one, other = (ask("mel", waveform=wave, settings=asdict(audio)) for audio in (LogMel(), replace(LogMel(), pre_emphasis=0.5)))
+    one, other = (
+        ask("mel", waveform=wave, settings=asdict(audio)) for audio in (LogMel(), replace(LogMel(), pre_emphasis=0.5))
+    )
     assert not np.allclose(one, other, atol=1e-2)

@@ -11,7 +11,11 @@ const bytes = async (path) => new Uint8Array(await readFile(path)).buffer;
 const floats = async (path) => new Float32Array(await bytes(path));
 const pictures = async ({ path, width, height, count }) => {
   const all = new Uint8Array(await bytes(path));
-  return Array.from({ length: count }, (_, i) => ({ data: all.subarray(i * width * height, (i + 1) * width * height), width, height }));
+  return Array.from({ length: count }, (_, i) => ({
+    data: all.subarray(i * width * height, (i + 1) * width * height),
+    width,
+    height,
+  }));
 };
 
 const answers = {
@@ -22,9 +26,15 @@ const answers = {
 
   async inputs({ waveform, mouth, present, features }) {
     const { featureMaker } = await source('features.js');
-    const clip = { waveform: waveform && await floats(waveform), mouth: mouth && new Uint8Array(await bytes(mouth)), present };
+    const clip = {
+      waveform: waveform && (await floats(waveform)),
+      mouth: mouth && new Uint8Array(await bytes(mouth)),
+      present,
+    };
     const out = featureMaker(features)(clip);
-    return out && { ...out, audio: Array.from(out.audio), video: Array.from(out.video), presence: Array.from(out.presence) };
+    return (
+      out && { ...out, audio: Array.from(out.audio), video: Array.from(out.video), presence: Array.from(out.presence) }
+    );
   },
 
   async ctc({ logProbs, presence, spec }) {
@@ -56,7 +66,8 @@ const answers = {
     const samples = await floats(waveform);
     const resampler = new Resampler(from);
     const out = [];
-    for (let start = 0; start < samples.length; start += chunks) out.push(...resampler.push(samples.subarray(start, start + chunks)));
+    for (let start = 0; start < samples.length; start += chunks)
+      out.push(...resampler.push(samples.subarray(start, start + chunks)));
     return [...out, ...resampler.flush()];
   },
 

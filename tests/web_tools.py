@@ -38,7 +38,9 @@ def needs_runtime() -> None:
 def ask(name: str, **question: Any) -> Any:
     """What web_probe.mjs answers."""
     text = json.dumps({"ask": name, **question}, default=str)
-    done = subprocess.run([needs_node(), str(PROBE)], input=text, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        [needs_node(), str(PROBE)], input=text, capture_output=True, text=True, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 

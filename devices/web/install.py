@@ -54,7 +54,9 @@ def add_bundles(folders: list[Path], target: Path) -> list[dict[str, Any]]:
     """Copy bundles below `target` and list all that are there in list.json, the page's model picker."""
     for folder in folders:
         if not (folder / "bundle.json").is_file():
-            raise InstallError(f"{folder} has no bundle.json: not a bundle. Make one: edgeav export MODEL --target onnxruntime")
+            raise InstallError(
+                f"{folder} has no bundle.json: not a bundle. Make one: edgeav export MODEL --target onnxruntime"
+            )
         engine = json.loads((folder / "bundle.json").read_text("utf-8")).get("engine")
         if engine != "onnxruntime":
             raise InstallError(f"{folder} is for {engine}; a browser runs bundles for onnxruntime")
@@ -75,7 +77,9 @@ def read_cascade(xml: bytes) -> dict[str, Any]:
         "license": xml.decode().partition("<!--")[2].partition("-->")[0].strip(),
         "window": int(root.findtext("width", "")),
         "stages": [_stage(stage) for stage in root.iterfind("stages/_")],
-        "features": [[_numbers(rect) for rect in feature.iterfind("rects/_")] for feature in root.iterfind("features/_")],
+        "features": [
+            [_numbers(rect) for rect in feature.iterfind("rects/_")] for feature in root.iterfind("features/_")
+        ],
     }
 
 
@@ -125,7 +129,10 @@ def _cascade_file() -> Path:
     found = importlib.util.find_spec("cv2")
     path = Path(found.origin).parent / "data" / CASCADE if found and found.origin else None
     if path is None or not path.is_file():
-        raise InstallError(f"OpenCV with {CASCADE} is not installed for {sys.executable}. Type:\n  {sys.executable} -m pip install 'opencv-python-headless<5'")
+        raise InstallError(
+            f"OpenCV with {CASCADE} is not installed for {sys.executable}. Type:\n"
+            f"  {sys.executable} -m pip install 'opencv-python-headless<5'"
+        )
     return path
 
 

@@ -48,7 +48,9 @@ def open_server(port: int, folder: Path = HERE, host: str = "127.0.0.1") -> Thre
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; they need https to hear and see")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 lets other machines in; they need https to hear and see"
+    )
     args = parser.parse_args()
     try:
         server = open_server(args.port, host=args.host)

@@ -3,15 +3,42 @@
 // are added, for servers that do not send them.
 
 const KEPT = 'edgeav-1';
-const NEEDED = ['./', 'index.html', 'style.css', 'bundles/list.json', 'vendor/face.json', 'vendor/ort.wasm.min.mjs',
-  'vendor/ort-wasm-simd-threaded.mjs', 'vendor/ort-wasm-simd-threaded.wasm', ...['bundle', 'capture', 'clock', 'ctc', 'engine',
-    'features', 'fft', 'haar', 'main', 'mel', 'microphone-worklet', 'mouth', 'pixels', 'recognizer', 'resample', 'session', 'speech',
-    'view'].map((name) => `src/${name}.js`)];
+const NEEDED = [
+  './',
+  'index.html',
+  'style.css',
+  'bundles/list.json',
+  'vendor/face.json',
+  'vendor/ort.wasm.min.mjs',
+  'vendor/ort-wasm-simd-threaded.mjs',
+  'vendor/ort-wasm-simd-threaded.wasm',
+  ...[
+    'bundle',
+    'capture',
+    'clock',
+    'ctc',
+    'engine',
+    'features',
+    'fft',
+    'haar',
+    'main',
+    'mel',
+    'microphone-worklet',
+    'mouth',
+    'pixels',
+    'recognizer',
+    'resample',
+    'session',
+    'speech',
+    'view',
+  ].map((name) => `src/${name}.js`),
+];
 
 self.addEventListener('install', (event) => event.waitUntil(keepAll()));
 self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
 self.addEventListener('fetch', (event) => {
-  if (event.request.method === 'GET' && event.request.url.startsWith(self.registration.scope)) event.respondWith(answer(event.request));
+  if (event.request.method === 'GET' && event.request.url.startsWith(self.registration.scope))
+    event.respondWith(answer(event.request));
 });
 
 async function keepAll() {

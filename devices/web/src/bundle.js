@@ -4,8 +4,23 @@
 import { featureProblems } from './features.js';
 
 export const SCHEMA = 'edgeav-bundle/2';
-const KEYS = ['schema', 'name', 'engine', 'precision', 'model', 'inputs', 'outputs', 'steps', 'features', 'tokens',
-  'blank', 'golden', 'quality', 'exported', 'files'];
+const KEYS = [
+  'schema',
+  'name',
+  'engine',
+  'precision',
+  'model',
+  'inputs',
+  'outputs',
+  'steps',
+  'features',
+  'tokens',
+  'blank',
+  'golden',
+  'quality',
+  'exported',
+  'files',
+];
 const ENGINE = 'onnxruntime';
 
 /** What the user did wrong or what is broken, said in full; anything else that is thrown is a mistake of ours. */
@@ -53,7 +68,12 @@ function parse(buffer) {
 
 function keyProblems(spec) {
   const missing = KEYS.filter((key) => !(key in spec)).map((key) => `${key}: missing`);
-  return [...missing, ...Object.keys(spec).filter((key) => !KEYS.includes(key)).map((key) => `${key}: unknown key`)];
+  return [
+    ...missing,
+    ...Object.keys(spec)
+      .filter((key) => !KEYS.includes(key))
+      .map((key) => `${key}: unknown key`),
+  ];
 }
 
 function valueProblems(spec) {
@@ -64,7 +84,8 @@ function valueProblems(spec) {
   demand(spec.blank >= 0 && spec.blank <= spec.tokens.length, `blank: ${spec.blank} is neither a token nor after them`);
   demand(typeof spec.files[spec.model] === 'object', `model: ${spec.model} is not listed in files`);
   for (const key of ['per_second', 'min', 'max']) demand(spec.steps[key] > 0, `steps.${key}: ${spec.steps[key]}`);
-  for (const [name, entry] of Object.entries(spec.files)) demand(entryIsGood(name, entry), `files: ${name} is no entry`);
+  for (const [name, entry] of Object.entries(spec.files))
+    demand(entryIsGood(name, entry), `files: ${name} is no entry`);
   for (const entry of spec.golden) problems.push(...goldenProblems(entry, spec.files));
   return problems;
 }
@@ -73,7 +94,8 @@ const entryIsGood = (name, entry) =>
   !name.startsWith('/') && !name.split('/').includes('..') && /^[0-9a-f]{64}$/.test(entry?.sha256) && entry.bytes >= 0;
 
 function goldenProblems(entry, files) {
-  return Object.entries(entry.files).filter(([, { file, shape }]) => files[file]?.bytes !== 4 * product(shape))
+  return Object.entries(entry.files)
+    .filter(([, { file, shape }]) => files[file]?.bytes !== 4 * product(shape))
     .map(([key, { file, shape }]) => `golden ${entry.name}.${key}: ${file} does not hold shape ${shape}`);
 }
 
@@ -99,8 +121,16 @@ const changed = (name, entry, found, bytes) =>
   `${name}: changed or truncated: sha256 is ${found}, expected ${entry.sha256}; ${bytes} bytes, expected ${entry.bytes}`;
 
 function goldenCase(entry, files) {
-  const arrays = Object.entries(entry.files).map(([key, { file, shape }]) => [key, { shape, data: floats(files[file]) }]);
-  return { name: entry.name, transcript: entry.transcript, tolerance: entry.tolerance, arrays: Object.fromEntries(arrays) };
+  const arrays = Object.entries(entry.files).map(([key, { file, shape }]) => [
+    key,
+    { shape, data: floats(files[file]) },
+  ]);
+  return {
+    name: entry.name,
+    transcript: entry.transcript,
+    tolerance: entry.tolerance,
+    arrays: Object.fromEntries(arrays),
+  };
 }
 
 /** Raw little-endian float32 -> numbers, on a machine of either byte order. */

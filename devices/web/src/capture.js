@@ -29,12 +29,14 @@ export async function openCamera(video, onPicture, onEnd) {
   const grab = (now, frame) => {
     if (track.readyState === 'ended') return;
     const [width, height] = [video.videoWidth, video.videoHeight];
-    if (canvas.canvas.width !== width || canvas.canvas.height !== height) Object.assign(canvas.canvas, { width, height });
+    if (canvas.canvas.width !== width || canvas.canvas.height !== height)
+      Object.assign(canvas.canvas, { width, height });
     canvas.drawImage(video, 0, 0);
     onPicture(canvas.getImageData(0, 0, width, height).data, width, height, (frame?.captureTime ?? now) / 1000);
     next();
   };
-  const next = () => (video.requestVideoFrameCallback ? video.requestVideoFrameCallback(grab) : requestAnimationFrame(grab));
+  const next = () =>
+    video.requestVideoFrameCallback ? video.requestVideoFrameCallback(grab) : requestAnimationFrame(grab);
   next();
   return () => stopped(stream);
 }

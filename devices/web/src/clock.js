@@ -59,7 +59,8 @@ export class SoundTrack {
   read(from, to) {
     const out = new Float32Array(Math.max(0, to - from));
     const first = Math.max(from, this.end - this.samples.length, this.count ? this.origin : Infinity);
-    for (let i = first; i < Math.min(to, this.end); i++) out[i - from] = this.samples[(i - this.origin) % this.samples.length];
+    for (let i = first; i < Math.min(to, this.end); i++)
+      out[i - from] = this.samples[(i - this.origin) % this.samples.length];
     return out;
   }
 

@@ -13,7 +13,8 @@ export function decode(logProbs, spec, presence) {
   const count = presence.length / 2;
   const width = logProbs.length / count;
   const best = Array.from({ length: count }, (_, step) =>
-    presence[2 * step] || presence[2 * step + 1] ? argmax(logProbs, step * width, width) : spec.blank);
+    presence[2 * step] || presence[2 * step + 1] ? argmax(logProbs, step * width, width) : spec.blank,
+  );
   const words = byWord(pieces(best, logProbs, width, spec)).map((group) => word(group, spec.steps.per_second));
   const said = words.filter((entry) => entry.word); // a lone "▁" says nothing
   return { text: said.map((entry) => entry.word).join(' '), words: said };
@@ -49,7 +50,12 @@ function byWord(found) {
 function word(group, perSecond) {
   const mean = group.reduce((sum, piece) => sum + piece.logProb, 0) / group.length;
   return {
-    word: group.map((piece) => piece.text).join('').replaceAll(WORD_START, ''),
-    startS: group[0].start / perSecond, endS: group.at(-1).end / perSecond, confidence: Math.exp(mean),
+    word: group
+      .map((piece) => piece.text)
+      .join('')
+      .replaceAll(WORD_START, ''),
+    startS: group[0].start / perSecond,
+    endS: group.at(-1).end / perSecond,
+    confidence: Math.exp(mean),
   };
 }

@@ -14,13 +14,25 @@ export const MEL_TOLERANCE = 1e-4;
 export async function openEngine(ort, { spec, model }, threads) {
   ort.env.wasm.numThreads = threads;
   ort.env.logLevel = 'error';
-  const session = await ort.InferenceSession.create(model, { executionProviders: ['wasm'], graphOptimizationLevel: 'all' });
+  const session = await ort.InferenceSession.create(model, {
+    executionProviders: ['wasm'],
+    graphOptimizationLevel: 'all',
+  });
   return async ({ audio, video, presence, steps }) => {
     const arrays = { mel: audio, samples: audio, video, presence };
-    const feeds = Object.fromEntries(spec.inputs.map(({ name, shape }) =>
-      [name, new ort.Tensor('float32', arrays[name], shape.map((side) => sideOf(side, steps)))]));
+    const feeds = Object.fromEntries(
+      spec.inputs.map(({ name, shape }) => [
+        name,
+        new ort.Tensor(
+          'float32',
+          arrays[name],
+          shape.map((side) => sideOf(side, steps)),
+        ),
+      ]),
+    );
     const { log_probs: out } = await session.run(feeds);
-    if (out.data.length !== steps * labels(spec)) throw new BundleError(`The model gave ${out.data.length} numbers for ${steps} steps.`);
+    if (out.data.length !== steps * labels(spec))
+      throw new BundleError(`The model gave ${out.data.length} numbers for ${steps} steps.`);
     return out.data;
   };
 }
@@ -33,11 +45,20 @@ export async function verifyGolden({ spec, golden }, run) {
   const results = [];
   for (const { name, arrays, transcript, tolerance } of golden) {
     const presence = arrays.presence.data;
-    const inputs = { audio: (arrays.mel ?? arrays.samples)?.data, video: arrays.video?.data, presence, steps: presence.length / 2 };
+    const inputs = {
+      audio: (arrays.mel ?? arrays.samples)?.data,
+      video: arrays.video?.data,
+      presence,
+      steps: presence.length / 2,
+    };
     const logProbs = await run(inputs);
     const found = {
-      name, tolerance, expected: transcript, transcript: decode(logProbs, spec, presence).text,
-      logProbs: largestDifference(logProbs, arrays.log_probs.data), mel: featureDifference(spec, arrays),
+      name,
+      tolerance,
+      expected: transcript,
+      transcript: decode(logProbs, spec, presence).text,
+      logProbs: largestDifference(logProbs, arrays.log_probs.data),
+      mel: featureDifference(spec, arrays),
     };
     results.push({ ...found, ok: found.logProbs <= tolerance && found.mel <= MEL_TOLERANCE });
   }

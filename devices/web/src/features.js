@@ -9,8 +9,13 @@ export const RATE_HZ = 16000;
 const MIN_STEPS = 2; // a model takes no less: relative positions need a neighbour
 const AUDIO_KINDS = ['log-mel', 'samples'];
 const CHOICES = {
-  window_function: ['hann-symmetric', 'hann-periodic'], mel_scale: ['slaney', 'htk'], mel_norm: ['area', 'none'],
-  mel_corners: ['exact', 'bins'], padding: ['zeros', 'reflect'], log_guard: ['add', 'clamp'], normalize: ['per-band', 'none'],
+  window_function: ['hann-symmetric', 'hann-periodic'],
+  mel_scale: ['slaney', 'htk'],
+  mel_norm: ['area', 'none'],
+  mel_corners: ['exact', 'bins'],
+  padding: ['zeros', 'reflect'],
+  log_guard: ['add', 'clamp'],
+  normalize: ['per-band', 'none'],
 };
 
 /** What is wrong with bundle.json's `features`: settings that this page does not know would be computed wrongly. */
@@ -18,13 +23,16 @@ export function featureProblems(features) {
   const { audio, video } = features;
   const problems = [];
   const demand = (right, text) => right || problems.push(`features.${text}`);
-  demand(features.sample_rate_hz === RATE_HZ && features.video_fps === FPS && features.mouth === MOUTH,
-    `sample_rate_hz, video_fps, mouth: must be ${RATE_HZ}, ${FPS}, ${MOUTH}`);
+  demand(
+    features.sample_rate_hz === RATE_HZ && features.video_fps === FPS && features.mouth === MOUTH,
+    `sample_rate_hz, video_fps, mouth: must be ${RATE_HZ}, ${FPS}, ${MOUTH}`,
+  );
   demand(features.step_ms > 0 && (features.step_ms * FPS) % 1000 === 0, `step_ms: ${features.step_ms}`);
   demand(audio || video, 'audio and video are both null');
   if (audio) demand(AUDIO_KINDS.includes(audio.kind), `audio.kind: ${audio.kind}; known: ${AUDIO_KINDS.join(', ')}`);
   if (audio?.kind === 'log-mel') {
-    for (const [key, known] of Object.entries(CHOICES)) demand(known.includes(audio[key]), `audio.${key}: ${audio[key]}`);
+    for (const [key, known] of Object.entries(CHOICES))
+      demand(known.includes(audio[key]), `audio.${key}: ${audio[key]}`);
     for (const key of ['mels', 'window', 'hop', 'n_fft']) demand(audio[key] >= 1, `audio.${key}: ${audio[key]}`);
     demand(audio.window <= audio.n_fft, `audio.window: ${audio.window} is more than n_fft ${audio.n_fft}`);
   }
@@ -37,7 +45,12 @@ export function featureProblems(features) {
 export function clock(features) {
   const samples = (RATE_HZ * features.step_ms) / 1000;
   const hop = features.audio?.kind === 'log-mel' ? features.audio.hop : 1;
-  return { samples, hop, audio: features.audio ? samples / hop : 0, video: features.video ? (FPS * features.step_ms) / 1000 : 0 };
+  return {
+    samples,
+    hop,
+    audio: features.audio ? samples / hop : 0,
+    video: features.video ? (FPS * features.step_ms) / 1000 : 0,
+  };
 }
 
 /**
@@ -68,8 +81,10 @@ export function empty(features, steps) {
   const rate = clock(features);
   const width = features.audio?.kind === 'log-mel' ? features.audio.mels : 1;
   return {
-    steps, audio: new Float32Array(steps * rate.audio * width),
-    video: new Float32Array(steps * rate.video * (features.video?.crop ?? 0) ** 2), presence: new Float32Array(steps * 2),
+    steps,
+    audio: new Float32Array(steps * rate.audio * width),
+    video: new Float32Array(steps * rate.video * (features.video?.crop ?? 0) ** 2),
+    presence: new Float32Array(steps * 2),
   };
 }
 
@@ -93,18 +108,22 @@ function normalizeSamples(waveform) {
 /** (T,) -> one for each step: whether all of its pictures show a face. */
 function seenSteps(present, pictures) {
   const count = Math.ceil(present.length / pictures);
-  return Array.from({ length: count }, (_, step) => present.slice(step * pictures, (step + 1) * pictures).every(Boolean));
+  return Array.from({ length: count }, (_, step) =>
+    present.slice(step * pictures, (step + 1) * pictures).every(Boolean),
+  );
 }
 
 /** Changes `out`: the pictures of the steps that show a face, cropped, and standardized without the others. */
 function placeVideo(out, mouth, seen, settings, pictures) {
   const side = settings.crop;
   const shown = [];
-  for (let frame = 0; frame < mouth.length / MOUTH ** 2; frame++) if (seen[Math.floor(frame / pictures)]) shown.push(frame);
+  for (let frame = 0; frame < mouth.length / MOUTH ** 2; frame++)
+    if (seen[Math.floor(frame / pictures)]) shown.push(frame);
   for (const frame of shown) cropInto(out.video, frame * side * side, mouth, frame * MOUTH * MOUTH, side);
   const [mean, deviation] = pixelScale(out.video, shown, side, settings);
   for (const frame of shown) {
-    for (let i = frame * side * side; i < (frame + 1) * side * side; i++) out.video[i] = (out.video[i] - mean) / deviation;
+    for (let i = frame * side * side; i < (frame + 1) * side * side; i++)
+      out.video[i] = (out.video[i] - mean) / deviation;
   }
   seen.forEach((there, step) => (out.presence[2 * step + 1] = Number(there)));
 }
@@ -120,10 +139,11 @@ function cropInto(target, to, mouth, from, side) {
 function pixelScale(video, shown, side, settings) {
   if (settings.normalize === 'fixed') return [255 * settings.mean, 255 * settings.deviation];
   const count = shown.length * side * side;
-  const sum = (term) => shown.reduce((whole, frame) => {
-    for (let i = frame * side * side; i < (frame + 1) * side * side; i++) whole += term(video[i]);
-    return whole;
-  }, 0);
+  const sum = (term) =>
+    shown.reduce((whole, frame) => {
+      for (let i = frame * side * side; i < (frame + 1) * side * side; i++) whole += term(video[i]);
+      return whole;
+    }, 0);
   const mean = sum((value) => value) / count;
   return [mean, Math.sqrt(sum((value) => (value - mean) ** 2) / count) + 1e-3];
 }

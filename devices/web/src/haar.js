@@ -24,14 +24,19 @@ export function faceFinder(cascade) {
   return (picture) => {
     const { small, scale } = shrink(picture, SHORT_SIDE);
     return grouped(scan(small)).map(([x, y, side]) => ({
-      x: (x + MOUTH_X * side) / scale, y: (y + MOUTH_Y * side) / scale, eyes: (EYE_DISTANCE * side) / scale,
+      x: (x + MOUTH_X * side) / scale,
+      y: (y + MOUTH_Y * side) / scale,
+      eyes: (EYE_DISTANCE * side) / scale,
     }));
   };
 }
 
 /** @returns {(picture) => number[][]} every window [x, y, side] that all stages accept, ungrouped. */
 function scanner({ window: side, stages, features }) {
-  const trees = stages.map((stage) => ({ ...stage, threshold: Math.fround(Math.fround(stage.threshold) - THRESHOLD_EPS) }));
+  const trees = stages.map((stage) => ({
+    ...stage,
+    threshold: Math.fround(Math.fround(stage.threshold) - THRESHOLD_EPS),
+  }));
   return (picture) => {
     const found = [];
     for (let factor = 1; ; factor *= SCALE_FACTOR) {
@@ -85,8 +90,13 @@ function leafOf({ nodes, leaves }, sums, at, offsets, scale) {
 
 const sumOf = (table, at, [a, b, c, d]) => table[at + a] - table[at + b] - table[at + c] + table[at + d];
 
-const cornersOf = ([x, y, w, h, weight], width) =>
-  [y * width + x, y * width + x + w, (y + h) * width + x, (y + h) * width + x + w, weight];
+const cornersOf = ([x, y, w, h, weight], width) => [
+  y * width + x,
+  y * width + x + w,
+  (y + h) * width + x,
+  (y + h) * width + x + w,
+  weight,
+];
 
 /** Sums over everything above and left, of levels and of their squares; one row and column larger. */
 function integrals({ data, width, height }) {
@@ -131,8 +141,13 @@ function taps(from, to) {
 /** Boxes of one face become their mean; faces of few boxes, and faces inside better ones, are dropped. */
 export function grouped(boxes) {
   const groups = partition(boxes).filter((group) => group.length > MIN_NEIGHBORS);
-  const means = groups.map((group) => [0, 1, 2].map((i) => round(group.reduce((sum, box) => sum + box[i], 0) / group.length)));
-  return means.filter((box, i) => !means.some((other, j) => j !== i && groups[j].length > Math.max(3, groups[i].length) && inside(box, other)));
+  const means = groups.map((group) =>
+    [0, 1, 2].map((i) => round(group.reduce((sum, box) => sum + box[i], 0) / group.length)),
+  );
+  return means.filter(
+    (box, i) =>
+      !means.some((other, j) => j !== i && groups[j].length > Math.max(3, groups[i].length) && inside(box, other)),
+  );
 }
 
 /** Sets of boxes connected by likeness. */
@@ -153,7 +168,9 @@ function partition(boxes) {
 function alike([x, y, side], [x2, y2, side2]) {
   const delta = OVERLAP * Math.min(side, side2);
   const [dx, dy] = [x - x2, y - y2].map(Math.abs);
-  return dx <= delta && dy <= delta && Math.abs(x + side - x2 - side2) <= delta && Math.abs(y + side - y2 - side2) <= delta;
+  return (
+    dx <= delta && dy <= delta && Math.abs(x + side - x2 - side2) <= delta && Math.abs(y + side - y2 - side2) <= delta
+  );
 }
 
 function inside([x, y, side], [x2, y2, side2]) {

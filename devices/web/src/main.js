@@ -37,8 +37,13 @@ function settle({ id, result, error }) {
 }
 
 async function listModels() {
-  const models = await json('bundles/list.json', 'There is no model here yet. Type: python devices/web/install.py --bundle FOLDER');
-  element('models').replaceChildren(...models.map(({ folder, precision, mb }) => new Option(`${folder} · ${precision} · ${mb} MB`, folder)));
+  const models = await json(
+    'bundles/list.json',
+    'There is no model here yet. Type: python devices/web/install.py --bundle FOLDER',
+  );
+  element('models').replaceChildren(
+    ...models.map(({ folder, precision, mb }) => new Option(`${folder} · ${precision} · ${mb} MB`, folder)),
+  );
   const wanted = new URLSearchParams(location.search).get('model');
   if (models.some(({ folder }) => folder === wanted)) element('models').value = wanted;
   element('models').disabled = false;
@@ -58,7 +63,8 @@ function ready(loaded) {
   const [worst, count] = [(key) => Math.max(0, ...loaded.golden.map((entry) => entry[key])), loaded.golden.length];
   page.facts = {
     model: `${loaded.spec.name}, ${(loaded.spec.files[loaded.spec.model].bytes / 1e6).toFixed(1)} MB, loaded in ${(loaded.loadMs / 1000).toFixed(1)} s`,
-    verified: count ? `${count} golden ${count === 1 ? 'clip' : 'clips'} here: log-mel within ${worst('mel').toExponential(0)}, same words`
+    verified: count
+      ? `${count} golden ${count === 1 ? 'clip' : 'clips'} here: log-mel within ${worst('mel').toExponential(0)}, same words`
       : 'files by sha256; the bundle brings no golden clip',
     threads: `${loaded.threads}${crossOriginIsolated ? '' : ' (reload for more: the page is not isolated yet)'}`,
   };
@@ -75,7 +81,11 @@ async function start() {
   page.session = new Session({ spec, findFaces, recognize, tell, drawSound });
   const wanted = { camera: spec.features.video && findFaces && camera, microphone: spec.features.audio && microphone };
   page.missing = {};
-  await Promise.all(Object.entries(wanted).filter(([, open]) => open).map(([name, open]) => attempt(name, open)));
+  await Promise.all(
+    Object.entries(wanted)
+      .filter(([, open]) => open)
+      .map(([name, open]) => attempt(name, open)),
+  );
   if (!Object.keys(page.closers).length) return stop();
   element('start').textContent = 'Stop';
   element('start').disabled = false;
@@ -91,8 +101,17 @@ async function attempt(name, open) {
   }
 }
 
-const camera = () => openCamera(element('video'), (...picture) => page.session?.picture(...picture), () => lose('camera', ENDS.camera));
-const microphone = () => openMicrophone((...sound) => page.session?.samples(...sound), () => lose('microphone', ENDS.microphone));
+const camera = () =>
+  openCamera(
+    element('video'),
+    (...picture) => page.session?.picture(...picture),
+    () => lose('camera', ENDS.camera),
+  );
+const microphone = () =>
+  openMicrophone(
+    (...sound) => page.session?.samples(...sound),
+    () => lose('microphone', ENDS.microphone),
+  );
 
 /** A device is missing or went: say so, go on with the other. */
 function lose(name, why) {
@@ -106,7 +125,9 @@ function lose(name, why) {
 function sayWhatIsThere() {
   const missing = Object.values(page.missing);
   const left = Object.keys(page.closers);
-  const rest = { camera: 'Going on with lips alone.', microphone: 'Going on with sound alone.' }[left[0]] ?? 'Nothing is left to caption.';
+  const rest =
+    { camera: 'Going on with lips alone.', microphone: 'Going on with sound alone.' }[left[0]] ??
+    'Nothing is left to caption.';
   say(missing.length ? `${missing.join('. ')}. ${rest}` : 'Listening.', missing.length > 0);
   element('nocamera').hidden = 'camera' in page.closers;
 }
@@ -126,7 +147,8 @@ function tell({ caption, level, face, times, mouth }) {
   if (face !== undefined) sign('face', face);
   if (mouth !== undefined) showMouth(mouth);
   if (caption) showCaption(caption, page.loaded.spec.steps.per_second);
-  if (caption?.final && caption.words.length) page.finals.push({ text: caption.words.join(' '), snr_db: caption.snr, times_ms: times });
+  if (caption?.final && caption.words.length)
+    page.finals.push({ text: caption.words.join(' '), snr_db: caption.snr, times_ms: times });
   if (times && caption.words.length) showSpeed(times);
 }
 
@@ -134,7 +156,8 @@ function showSpeed(times) {
   showTimes(times);
   showFacts({
     'real-time factor': `${times.rtf.toFixed(3)}: ${(times.rtf * times.seconds).toFixed(2)} s of work for ${times.seconds.toFixed(1)} s`,
-    'caption after its end': `${Math.round(times.waited)} ms, after a pause of 0.6 s`, ...page.facts,
+    'caption after its end': `${Math.round(times.waited)} ms, after a pause of 0.6 s`,
+    ...page.facts,
   });
 }
 
@@ -142,16 +165,30 @@ function showSpeed(times) {
 function report() {
   const { loaded, finals } = page;
   return {
-    device: { user_agent: navigator.userAgent, cores: navigator.hardwareConcurrency, memory_gb: navigator.deviceMemory ?? null, emulated: false },
-    runtime: 'onnxruntime-web 1.30.0, wasm', threads: loaded?.threads, bundle: loaded?.spec.name, precision: loaded?.spec.precision,
-    model_sha256: loaded?.spec.files[loaded.spec.model].sha256, model_bytes: loaded?.spec.files[loaded.spec.model].bytes,
-    load_ms: loaded?.loadMs, session_ms: loaded?.sessionMs, golden: loaded?.golden, captions: finals,
+    device: {
+      user_agent: navigator.userAgent,
+      cores: navigator.hardwareConcurrency,
+      memory_gb: navigator.deviceMemory ?? null,
+      emulated: false,
+    },
+    runtime: 'onnxruntime-web 1.30.0, wasm',
+    threads: loaded?.threads,
+    bundle: loaded?.spec.name,
+    precision: loaded?.spec.precision,
+    model_sha256: loaded?.spec.files[loaded.spec.model].sha256,
+    model_bytes: loaded?.spec.files[loaded.spec.model].bytes,
+    load_ms: loaded?.loadMs,
+    session_ms: loaded?.sessionMs,
+    golden: loaded?.golden,
+    captions: finals,
   };
 }
 
 async function finder() {
   try {
-    return (page.finder ??= faceFinder(await json('vendor/face.json', 'The face cascade is missing. Type: python devices/web/install.py')));
+    return (page.finder ??= faceFinder(
+      await json('vendor/face.json', 'The face cascade is missing. Type: python devices/web/install.py'),
+    ));
   } catch (error) {
     lose('camera', error.message);
     return null;

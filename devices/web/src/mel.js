@@ -51,8 +51,12 @@ function triangle(edgesHz, band, settings) {
   const [lower, tip, upper] = corners(edgesHz.slice(band, band + 3), settings);
   const height = settings.mel_norm === 'area' ? 2 / (edgesHz[band + 2] - edgesHz[band]) : 1;
   const weights = Array.from({ length: Math.floor(settings.n_fft / 2) + 1 }, (_, bin) =>
-    Math.fround(Math.max(0, Math.min((bin - lower) / (tip - lower), (upper - bin) / (upper - tip))) * height));
-  const first = Math.max(0, weights.findIndex((weight) => weight > 0));
+    Math.fround(Math.max(0, Math.min((bin - lower) / (tip - lower), (upper - bin) / (upper - tip))) * height),
+  );
+  const first = Math.max(
+    0,
+    weights.findIndex((weight) => weight > 0),
+  );
   return { first, weights: Float32Array.from(weights.slice(first, weights.findLastIndex((weight) => weight > 0) + 1)) };
 }
 

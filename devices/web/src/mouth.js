@@ -44,8 +44,11 @@ export class MouthFollower {
 
   /** The mouth in the frames [start, stop): (T, 96, 96) pixels, black where `present` (T,) is false. */
   mouth(start, stop) {
-    const sightings = new Map([...this.sightings].filter(([frame]) => frame >= start && frame < stop)
-      .map(([frame, faces]) => [frame - start, faces]));
+    const sightings = new Map(
+      [...this.sightings]
+        .filter(([frame]) => frame >= start && frame < stop)
+        .map(([frame, faces]) => [frame - start, faces]),
+    );
     const path = followPath(sightings, stop - start);
     const mouth = new Uint8Array((stop - start) * MOUTH * MOUTH);
     const present = path.map((place, i) => {
@@ -115,7 +118,8 @@ const weight = (trail) => trail.faces.reduce((sum, face) => sum + face.eyes, 0);
 function chosen(trails) {
   const kept = [];
   for (const trail of trails.toSorted((a, b) => weight(b) - weight(a))) {
-    if (!kept.some((other) => trail.frames[0] <= other.frames.at(-1) && other.frames[0] <= trail.frames.at(-1))) kept.push(trail);
+    if (!kept.some((other) => trail.frames[0] <= other.frames.at(-1) && other.frames[0] <= trail.frames.at(-1)))
+      kept.push(trail);
   }
   return kept;
 }
@@ -126,7 +130,11 @@ function lay(trail, path) {
   const start = trail.frames[0] <= GAP ? 0 : trail.frames[0] - STRIDE + 1;
   const stop = last - trail.frames.at(-1) <= GAP ? last : trail.frames.at(-1) + STRIDE - 1;
   const covered = Array.from({ length: stop - start + 1 }, (_, i) => start + i);
-  const line = (key, width) => smooth(covered.map((frame) => interpolated(trail, frame, key)), width);
+  const line = (key, width) =>
+    smooth(
+      covered.map((frame) => interpolated(trail, frame, key)),
+      width,
+    );
   const [x, y, eyes] = [line('x', CENTER_SMOOTHING), line('y', CENTER_SMOOTHING), line('eyes', SIZE_SMOOTHING)];
   covered.forEach((frame, i) => (path[frame] ??= { x: x[i], y: y[i], eyes: eyes[i] }));
 }
@@ -146,7 +154,12 @@ export function smooth(values, width) {
   const hann = Array.from({ length: width }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * (i + 1)) / (width + 1)));
   const sum = hann.reduce((whole, share) => whole + share, 0);
   const around = (i) => Array.from({ length: width }, (_, k) => i - half + k);
-  const medians = values.map((_, i) => around(i).map((k) => at(values, k)).sort((a, b) => a - b)[half]);
+  const medians = values.map(
+    (_, i) =>
+      around(i)
+        .map((k) => at(values, k))
+        .sort((a, b) => a - b)[half],
+  );
   return medians.map((_, i) => around(i).reduce((whole, k, j) => whole + at(medians, k) * hann[j], 0) / sum);
 }
 

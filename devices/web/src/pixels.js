@@ -14,7 +14,14 @@ export function gray(rgba, width, height) {
 export function shrink(picture, side) {
   const scale = Math.min(1, side / Math.min(picture.width, picture.height));
   if (scale === 1) return { small: picture, scale };
-  return { small: area(picture, Math.max(1, Math.round(picture.width * scale)), Math.max(1, Math.round(picture.height * scale))), scale };
+  return {
+    small: area(
+      picture,
+      Math.max(1, Math.round(picture.width * scale)),
+      Math.max(1, Math.round(picture.height * scale)),
+    ),
+    scale,
+  };
 }
 
 /** The part [left, left + width) x [top, top + height), as far as the picture goes; says where it begins. */
@@ -53,7 +60,8 @@ export function area(picture, toWidth, toHeight) {
   for (let y = 0; y < picture.height; y++) {
     for (let x = 0; x < toWidth; x++) {
       let sum = 0;
-      for (let i = 0, at = y * picture.width + xs[x].first; i < xs[x].shares.length; i++) sum += picture.data[at + i] * xs[x].shares[i];
+      for (let i = 0, at = y * picture.width + xs[x].first; i < xs[x].shares.length; i++)
+        sum += picture.data[at + i] * xs[x].shares[i];
       rows[y * toWidth + x] = sum;
     }
   }
@@ -72,7 +80,11 @@ const known = new Map(); // a face keeps its size for seconds
 
 function weights(from, to) {
   const key = `${from}:${to}`;
-  if (!known.has(key)) known.set(key, Array.from({ length: to }, (_, i) => (from >= to ? covered(i, from / to, from) : between(i, from, to))));
+  if (!known.has(key))
+    known.set(
+      key,
+      Array.from({ length: to }, (_, i) => (from >= to ? covered(i, from / to, from) : between(i, from, to))),
+    );
   return known.get(key);
 }
 
@@ -81,8 +93,10 @@ function covered(i, scale, from) {
   const [start, stop] = [i * scale, Math.min((i + 1) * scale, from)];
   const first = Math.min(Math.floor(start + 1e-9), from - 1);
   const last = Math.max(first + 1, Math.min(Math.ceil(stop - 1e-9), from));
-  const shares = Array.from({ length: last - first }, (_, k) =>
-    Math.max(0, Math.min(stop, first + k + 1) - Math.max(start, first + k)) / (stop - start));
+  const shares = Array.from(
+    { length: last - first },
+    (_, k) => Math.max(0, Math.min(stop, first + k + 1) - Math.max(start, first + k)) / (stop - start),
+  );
   return { first, shares };
 }
 

@@ -15,15 +15,20 @@ onmessage = async ({ data }) => {
     if (data.load) await load(data.load);
     else postMessage({ result: await recognize(data.recognize), id: data.id });
   } catch (error) {
-    postMessage({ error: error instanceof BundleError ? error.message : `${error.name}: ${error.message}`, id: data.id });
+    postMessage({
+      error: error instanceof BundleError ? error.message : `${error.name}: ${error.message}`,
+      id: data.id,
+    });
   }
 };
 
 async function load(folder) {
   recognize = null;
   const before = performance.now();
-  const bundle = await readBundle((name) => fetched(new URL(name, folder)), (done, total) =>
-    postMessage({ state: `verifying the model: ${Math.round((100 * done) / total)} %` }));
+  const bundle = await readBundle(
+    (name) => fetched(new URL(name, folder)),
+    (done, total) => postMessage({ state: `verifying the model: ${Math.round((100 * done) / total)} %` }),
+  );
   const threads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency ?? 1) : 1;
   postMessage({ state: 'starting the model' });
   const opening = performance.now();
@@ -37,7 +42,10 @@ async function load(folder) {
 
 async function fetched(url) {
   const answer = await fetch(url);
-  if (!answer.ok) throw new BundleError(`${url.pathname} is not there (${answer.status}). Copy the whole bundle: install.py --bundle`);
+  if (!answer.ok)
+    throw new BundleError(
+      `${url.pathname} is not there (${answer.status}). Copy the whole bundle: install.py --bundle`,
+    );
   return answer.arrayBuffer();
 }
 
@@ -50,9 +58,13 @@ async function runtime() {
 }
 
 function refuseWrong(golden) {
-  const wrong = golden.filter((entry) => !entry.ok).map(({ name, mel, logProbs, tolerance, transcript, expected }) =>
-    `golden vector ${name} comes out wrong here: log-mel differs by ${mel.toPrecision(2)}, log-probabilities by `
-    + `${logProbs.toPrecision(3)}, allowed ${tolerance}; transcript "${transcript}", expected "${expected}"`);
+  const wrong = golden
+    .filter((entry) => !entry.ok)
+    .map(
+      ({ name, mel, logProbs, tolerance, transcript, expected }) =>
+        `golden vector ${name} comes out wrong here: log-mel differs by ${mel.toPrecision(2)}, log-probabilities by ` +
+        `${logProbs.toPrecision(3)}, allowed ${tolerance}; transcript "${transcript}", expected "${expected}"`,
+    );
   if (wrong.length) throw new BundleError(`${wrong.join('\n')}\nThe model is not used.`);
 }
 

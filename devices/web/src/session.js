@@ -82,7 +82,8 @@ export class Session {
       this.tell({ level: { db: level, noiseDb: segmenter.noiseDb, speaking: Boolean(segmenter.open), kind } });
     }
     const { open } = segmenter;
-    if (open && stop - (this.read ?? open.start) >= PARTIAL_S * this.spec.steps.per_second && !this.busy) this.#partial(open.start, stop);
+    if (open && stop - (this.read ?? open.start) >= PARTIAL_S * this.spec.steps.per_second && !this.busy)
+      this.#partial(open.start, stop);
   }
 
   /** The track that captions are cut by came or went: what was being spoken is finished as it is. */
@@ -90,7 +91,12 @@ export class Session {
     const open = this.segmenter?.open;
     if (open) this.#finish({ start: open.start, stop: this.step });
     this.segmenter = segmenter;
-    Object.assign(segmenter, { open: null, loud: 0, step: (this.step = Math.max(this.step, stop - 1)), ended: this.step });
+    Object.assign(segmenter, {
+      open: null,
+      loud: 0,
+      step: (this.step = Math.max(this.step, stop - 1)),
+      ended: this.step,
+    });
   }
 
   async #partial(start, stop) {
@@ -105,7 +111,10 @@ export class Session {
 
   async #finish(span) {
     const ended = performance.now();
-    const { spent, segmenter: { noiseDb } } = this;
+    const {
+      spent,
+      segmenter: { noiseDb },
+    } = this;
     const sound = this.segmenter === this.segmenters.sound;
     this.read = this.before = undefined;
     this.spent = 0;

@@ -15,7 +15,10 @@ const CUT_SEARCH_S = 4; // at the end of an endless caption, in which the quiete
 
 /** (S,) samples in [-1, 1] -> dB of full scale. */
 export const levelDb = (samples) =>
-  Math.max(FLOOR_DB, 10 * Math.log10(samples.reduce((sum, sample) => sum + sample * sample, 0) / Math.max(1, samples.length) + 1e-12));
+  Math.max(
+    FLOOR_DB,
+    10 * Math.log10(samples.reduce((sum, sample) => sum + sample * sample, 0) / Math.max(1, samples.length) + 1e-12),
+  );
 
 /** One level a step -> captions' spans in steps. With no sound the levels may be those of the lips' movement. */
 export class Segmenter {
@@ -37,7 +40,8 @@ export class Segmenter {
     if (!this.open) return this.#wait(step, level);
     this.open.levels.push(level);
     if (level > Math.max(this.noiseDb + STAY_DB, this.leastDb)) this.open.last = step;
-    if (step - this.open.last >= PAUSE_S * this.perSecond) return this.#close(this.open.last + 1 + Math.round(AFTER_S * this.perSecond));
+    if (step - this.open.last >= PAUSE_S * this.perSecond)
+      return this.#close(this.open.last + 1 + Math.round(AFTER_S * this.perSecond));
     return this.step - this.open.start >= this.longest ? this.#split() : null;
   }
 

@@ -7,12 +7,28 @@ const QUIETEST_DB = -80;
 const KEPT_CAPTIONS = 40;
 const ROWS = ['capture', 'face', 'crop', 'mel', 'encode', 'decode'];
 const MEANINGS = {
-  capture: 'camera to page', face: 'one search', crop: 'mouths of the caption', mel: 'log-mel and pixels',
-  encode: 'the model', decode: 'CTC',
+  capture: 'camera to page',
+  face: 'one search',
+  crop: 'mouths of the caption',
+  mel: 'log-mel and pixels',
+  encode: 'the model',
+  decode: 'CTC',
 };
 const HEARING = {
-  mels: 80, window: 400, hop: 160, n_fft: 512, window_function: 'hann-symmetric', mel_scale: 'slaney', mel_norm: 'area',
-  mel_corners: 'exact', low_hz: 0, high_hz: 8000, pre_emphasis: 0.97, padding: 'zeros', log_floor: 2 ** -24, log_guard: 'add',
+  mels: 80,
+  window: 400,
+  hop: 160,
+  n_fft: 512,
+  window_function: 'hann-symmetric',
+  mel_scale: 'slaney',
+  mel_norm: 'area',
+  mel_corners: 'exact',
+  low_hz: 0,
+  high_hz: 8000,
+  pre_emphasis: 0.97,
+  padding: 'zeros',
+  log_floor: 2 ** -24,
+  log_guard: 'add',
 };
 
 export const element = (id) => document.getElementById(id);
@@ -46,7 +62,12 @@ export function showCaption({ words, sure, final, snr, span }, perSecond) {
   const open = document.createElement('span');
   open.textContent = words.slice(sure).join(' ');
   item.replaceChildren(words.slice(0, sure).join(' ') + (sure && sure < words.length ? ' ' : ''), open);
-  if (final) item.append(small(`${((span.stop - span.start) / perSecond).toFixed(1)} s${snr == null ? '' : ` · SNR ${snr.toFixed(0)} dB`}`));
+  if (final)
+    item.append(
+      small(
+        `${((span.stop - span.start) / perSecond).toFixed(1)} s${snr == null ? '' : ` · SNR ${snr.toFixed(0)} dB`}`,
+      ),
+    );
   list.append(item);
   while (list.children.length > KEPT_CAPTIONS) list.firstChild.remove();
   list.parentElement.scrollTop = list.parentElement.scrollHeight;
@@ -60,7 +81,9 @@ export function showTimes(times) {
 
 /** Pairs of a name and a value. */
 export function showFacts(facts) {
-  element('facts').replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [cell('dt', name), cell('dd', value)]));
+  element('facts').replaceChildren(
+    ...Object.entries(facts).flatMap(([name, value]) => [cell('dt', name), cell('dd', value)]),
+  );
 }
 
 /** What the model sees: the last mouth, (96, 96) gray levels. */
