@@ -124,6 +124,12 @@ def test_the_golden_clip_comes_out_the_same_through_onnx_runtime_web(golden_bund
     assert found["ok"]
 
 
+def test_an_int8_bundle_runs_in_onnx_runtime_web(tmp_path: Path) -> None:
+    needs_runtime()
+    results = ask("golden", folder=make_bundle(tmp_path / "tiny", precision="int8").folder, runtime=RUNTIME)
+    assert [result["ok"] for result in results] == [True, True]
+
+
 def test_a_golden_clip_that_comes_out_wrong_is_noticed(tmp_path: Path) -> None:
     needs_runtime()
     results = ask("golden", folder=make_bundle(tmp_path / "tiny", off=0.01).folder, runtime=RUNTIME)

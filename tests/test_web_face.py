@@ -106,7 +106,9 @@ def test_the_path_of_a_mouth_is_that_of_python_with_losses_and_a_passer_by() -> 
 
 @pytest.mark.parametrize("side", [54, 80, 95, 96, 97, 154, 311])
 def test_pictures_are_resized_as_opencv_does_by_area(side: int, tmp_path: Path) -> None:
-    picture = cv2.GaussianBlur(RNG(side).integers(0, 256, (side, side), dtype=np.uint8), (0, 0), 2)
+    picture = np.asarray(
+        cv2.GaussianBlur(RNG(side).integers(0, 256, (side, side), dtype=np.uint8), (0, 0), 2), np.uint8
+    )
     expected = cv2.resize(picture, (96, 96), interpolation=cv2.INTER_AREA).astype(int)
 
     found = ask("area", clip=clip(tmp_path / "clip", picture[None]), width=96, height=96)

@@ -24,6 +24,7 @@ from edgeav.runtime.features import from_named
 
 pytestmark = pytest.mark.slow
 
+CLIP = 1  # which Python reads without a mistake
 FAKES = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
 FINALS = "[...document.querySelectorAll('#captions .final')].length"
 STATE = "document.getElementById('state').textContent"
@@ -87,7 +88,7 @@ def write_y4m(path: Path, pictures: NDArray[np.uint8]) -> None:
 def devices(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Flags for a camera and a microphone that play the drawn clip and a pause of two seconds, again and again."""
     folder = tmp_path_factory.mktemp("devices")
-    _, sound, pictures = drawn_clip()
+    _, sound, pictures = drawn_clip(CLIP)
     room = 1e-3 * np.random.default_rng(0).standard_normal(32_000).astype(np.float32)
     still = np.repeat(pictures[-1:], len(room) // 640 + len(sound) // 640 + 1 - len(pictures), axis=0)
     write_wav(folder / "speech.wav", np.concatenate([sound, room]))
@@ -128,11 +129,13 @@ def test_captions_appear_and_the_golden_clip_is_pythons(
     (golden,) = report["golden"]
     assert golden["transcript"] == python == case.transcript
     assert golden["mel"] < 1e-4 and golden["logProbs"] <= case.tolerance
-    last = report["captions"][-1]
     print(json.dumps(report, indent=1))
-    assert len(set(last["text"].split()) & set(drawn_clip()[0].split())) >= 3
-    assert {"capture", "face", "crop", "mel", "encode", "decode", "rtf"} <= set(last["times_ms"])
-    assert last["times_ms"]["rtf"] > 0  # its size is for a quiet machine to say
+    # Not all words of all captions: the fake camera and microphone repeat each at its own pace, and lips drift off.
+    sentence = set(drawn_clip(CLIP)[0].split())
+    assert max(len(sentence & set(caption["text"].split())) for caption in report["captions"]) >= 4
+    for caption in report["captions"]:
+        assert {"capture", "face", "crop", "mel", "encode", "decode"} <= set(caption["times_ms"])
+        assert caption["times_ms"]["rtf"] > 0  # how much is for a quiet machine to say
     assert not [line for line in log if line.startswith("thrown")]
 
 

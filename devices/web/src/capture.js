@@ -3,6 +3,8 @@
 const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, facingMode: 'user' };
 // The browser's own clean-up is left off: the model was trained on sound as it is, and the meter shall tell the truth.
 const MICROPHONE = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+const BUSY_MS = 40; // for a picture: longer than it lasts
+const MOST_DELAY_MS = 1000; // of a picture between the camera and the page
 const REASONS = {
   NotAllowedError: 'permission was refused; the icon beside the address gives it back',
   NotFoundError: 'there is none',
@@ -27,13 +29,15 @@ export async function openCamera(video, onPicture, onEnd) {
   await video.play();
   const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const grab = (now, frame) => {
+    const before = performance.now();
     if (track.readyState === 'ended') return;
     const [width, height] = [video.videoWidth, video.videoHeight];
     if (canvas.canvas.width !== width || canvas.canvas.height !== height)
       Object.assign(canvas.canvas, { width, height });
     canvas.drawImage(video, 0, 0);
-    onPicture(canvas.getImageData(0, 0, width, height).data, width, height, (frame?.captureTime ?? now) / 1000);
-    next();
+    onPicture(canvas.getImageData(0, 0, width, height).data, width, height, taken(frame, now) / 1000);
+    const took = performance.now() - before;
+    setTimeout(next, took > BUSY_MS ? took : 0); // a slow machine gets fewer pictures, not a page that hangs
   };
   const next = () =>
     video.requestVideoFrameCallback ? video.requestVideoFrameCallback(grab) : requestAnimationFrame(grab);
@@ -63,5 +67,9 @@ function media(wanted) {
   }
   return navigator.mediaDevices.getUserMedia(wanted);
 }
+
+/** When a picture was taken, in ms; not every camera's clock is the page's. */
+const taken = (frame, now) =>
+  Math.abs(now - (frame?.captureTime ?? Infinity)) < MOST_DELAY_MS ? frame.captureTime : now;
 
 const stopped = (stream) => stream.getTracks().forEach((track) => track.stop());

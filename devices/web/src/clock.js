@@ -3,6 +3,7 @@
 
 import { FPS, RATE_HZ } from './features.js';
 
+const STILL_S = 1; // a picture that is followed by none for longer was not a still one: its frames stay without a face
 const GAP_S = 0.1; // sound this much later than its samples say was interrupted: silence stands in for the loss
 
 /** Pictures with timestamps in order -> at every 1/25 s the picture nearest to it. */
@@ -19,11 +20,11 @@ export class PictureGrid {
     const frames = [];
     const now = time - this.start;
     if (this.before && now <= this.before.time) return frames; // a clock that stands still or runs back
-    if (this.before) {
+    if (this.before && now - this.before.time < STILL_S) {
       const middle = (this.before.time + now) / 2;
       for (; this.tick / FPS < middle - 1e-6; this.tick++) frames.push([this.tick, this.before.picture]);
     } else {
-      this.tick = Math.max(0, Math.ceil(now * FPS - 0.5));
+      this.tick = Math.max(this.tick, Math.ceil(now * FPS - 0.5));
     }
     this.before = { time: now, picture };
     return frames;

@@ -2,7 +2,7 @@
 // https://doi.org/10.1109/CVPR.2001.990517, with the trees, the scan and the grouping that OpenCV's detectMultiScale
 // uses, so that a browser finds the face where Python does. opencv.js would do it too, in 10 MB.
 
-import { shrink } from './pixels.js';
+import { bilinear, shrink } from './pixels.js';
 
 const SCALE_FACTOR = 1.1;
 const MIN_NEIGHBORS = 5;
@@ -32,30 +32,55 @@ export function faceFinder(cascade) {
 }
 
 /** @returns {(picture) => number[][]} every window [x, y, side] that all stages accept, ungrouped. */
-function scanner({ window: side, stages, features }) {
-  const trees = stages.map((stage) => ({
-    ...stage,
-    threshold: Math.fround(Math.fround(stage.threshold) - THRESHOLD_EPS),
-  }));
+function scanner(cascade) {
+  const flat = flattened(cascade);
   return (picture) => {
     const found = [];
     for (let factor = 1; ; factor *= SCALE_FACTOR) {
-      const scale = Math.fround(factor);
-      const size = round(side * factor);
+      const size = round(cascade.window * factor);
       if (size > Math.min(picture.width, picture.height)) return found;
-      if (size >= MIN_SIDE) scanAt(picture, scale, size, side, trees, features, found);
+      if (size >= MIN_SIDE) scanAt(picture, Math.fround(factor), size, flat, found);
     }
   };
 }
 
-function scanAt(picture, scale, size, side, stages, features, found) {
-  const small = resized(picture, round(picture.width / scale), round(picture.height / scale));
+/** The cascade as arrays of numbers: a million of them are read for each picture, and objects are slow to read. */
+function flattened({ window: side, stages, features }) {
+  const trees = stages.flatMap((stage) => stage.trees);
+  const starts = (lengths) =>
+    Int32Array.from(
+      lengths,
+      (
+        (sum) => (length) =>
+          (sum += length) - length
+      )(0),
+    );
+  const rectangle = (feature, i) => feature[i] ?? [0, 0, 0, 0, 0];
+  return {
+    side,
+    known: new Map(),
+    thresholds: stages.map((stage) => Math.fround(Math.fround(stage.threshold) - THRESHOLD_EPS)),
+    ends: stages.map((stage, i) => stages.slice(0, i + 1).reduce((sum, { trees: own }) => sum + own.length, 0)),
+    roots: starts(trees.map((tree) => tree.nodes.length)),
+    firstLeaf: starts(trees.map((tree) => tree.leaves.length)),
+    leaves: Float32Array.from(trees.flatMap((tree) => tree.leaves)),
+    // [left, right, feature] of each node: a child above 0 is a node of the tree, else minus the number of its leaf
+    nodes: Int32Array.from(trees.flatMap((tree) => tree.nodes.flatMap((node) => node.slice(0, 3)))),
+    limits: Float32Array.from(trees.flatMap((tree) => tree.nodes.map((node) => node[3]))),
+    rectangles: features.map((feature) => [0, 1, 2].map((i) => rectangle(feature, i))),
+    weights: Float32Array.from(features.flatMap((feature) => [0, 1, 2].map((i) => rectangle(feature, i)[4]))),
+  };
+}
+
+function scanAt(picture, scale, size, flat, found) {
+  const small = bilinear(picture, round(picture.width / scale), round(picture.height / scale));
   const tables = integrals(small);
-  const offsets = features.map((rectangles) => rectangles.map((rectangle) => cornersOf(rectangle, small.width + 1)));
+  const wide = small.width + 1;
+  const offsets = offsetsOf(flat, wide);
   const step = scale >= 2 ? 1 : 2;
-  for (let y = 0; y < small.height + 1 - side; y += step) {
-    for (let x = 0; x < small.width + 1 - side; x += step) {
-      const verdict = judge(tables, y * (small.width + 1) + x, side, stages, offsets);
+  for (let y = 0; y < small.height + 1 - flat.side; y += step) {
+    for (let x = 0; x < small.width + 1 - flat.side; x += step) {
+      const verdict = judge(tables, y * wide + x, flat, offsets);
       if (verdict < 0) found.push([round(x * scale), round(y * scale), size]);
       if (verdict === 0) x += step; // as OpenCV does: beside what the first stage refuses is nothing either
     }
@@ -63,40 +88,45 @@ function scanAt(picture, scale, size, side, stages, features, found) {
 }
 
 /** -> the number of the stage that refused the window at `at`; -1 when all accept it, Infinity for a flat one. */
-function judge({ sums, squares, width }, at, side, stages, offsets) {
-  const inner = cornersOf([1, 1, side - 2, side - 2, 1], width);
-  const area = (side - 2) ** 2;
-  const variance = area * sumOf(squares, at, inner) - sumOf(sums, at, inner) ** 2;
+function judge({ sums, squares, wide }, at, flat, offsets) {
+  const inner = at + wide + 1; // a border of one is left out
+  const area = (flat.side - 2) ** 2;
+  const variance = area * within(squares, inner, flat.side - 2, wide) - within(sums, inner, flat.side - 2, wide) ** 2;
   const scale = variance > 0 ? 1 / Math.sqrt(variance) : 1;
   if (variance <= 0 || area * scale >= FLAT) return Infinity;
-  for (let stage = 0; stage < stages.length; stage++) {
+  for (let stage = 0, tree = 0; stage < flat.ends.length; stage++) {
     let sum = 0;
-    for (const tree of stages[stage].trees) sum += leafOf(tree, sums, at, offsets, scale);
-    if (sum < stages[stage].threshold) return stage;
+    for (; tree < flat.ends[stage]; tree++) sum += leafOf(tree, sums, at, flat, offsets, scale);
+    if (sum < flat.thresholds[stage]) return stage;
   }
   return -1;
 }
 
-/** nodes: [left, right, feature, threshold] each; a child above 0 is a node, else minus the number of a leaf. */
-function leafOf({ nodes, leaves }, sums, at, offsets, scale) {
+function leafOf(tree, sums, at, { roots, nodes, limits, weights, firstLeaf, leaves }, offsets, scale) {
   for (let index = 0; ; ) {
-    const [left, right, feature, threshold] = nodes[index];
+    const node = roots[tree] + index;
     let value = 0;
-    for (const rectangle of offsets[feature]) value += rectangle[4] * sumOf(sums, at, rectangle);
-    index = value * scale < threshold ? left : right;
-    if (index <= 0) return leaves[-index];
+    for (let i = 3 * nodes[3 * node + 2], end = i + 3, o = 4 * i; i < end && weights[i]; i++, o += 4) {
+      const sum =
+        sums[at + offsets[o]] - sums[at + offsets[o + 1]] - sums[at + offsets[o + 2]] + sums[at + offsets[o + 3]];
+      value += weights[i] * sum;
+    }
+    index = nodes[3 * node + (value * scale < limits[node] ? 0 : 1)];
+    if (index <= 0) return leaves[firstLeaf[tree] - index];
   }
 }
 
-const sumOf = (table, at, [a, b, c, d]) => table[at + a] - table[at + b] - table[at + c] + table[at + d];
+/** Where the corners of every rectangle lie in tables `wide` numbers wide; a camera's pictures need few such. */
+function offsetsOf(flat, wide) {
+  if (!flat.known.has(wide))
+    flat.known.set(wide, Int32Array.from(flat.rectangles.flat().flatMap((one) => cornersOf(one, wide))));
+  return flat.known.get(wide);
+}
 
-const cornersOf = ([x, y, w, h, weight], width) => [
-  y * width + x,
-  y * width + x + w,
-  (y + h) * width + x,
-  (y + h) * width + x + w,
-  weight,
-];
+const within = (table, at, side, wide) =>
+  table[at] - table[at + side] - table[at + side * wide] + table[at + side * wide + side];
+
+const cornersOf = ([x, y, w, h], wide) => [y * wide + x, y * wide + x + w, (y + h) * wide + x, (y + h) * wide + x + w];
 
 /** Sums over everything above and left, of levels and of their squares; one row and column larger. */
 function integrals({ data, width, height }) {
@@ -111,31 +141,7 @@ function integrals({ data, width, height }) {
       squares[at] = squares[at - wide] + (square += level * level);
     }
   }
-  return { sums, squares, width: wide };
-}
-
-/** Bilinear, centers of pixels matched, as OpenCV's INTER_LINEAR_EXACT. */
-function resized({ data, width, height }, toWidth, toHeight) {
-  const out = new Uint8Array(toWidth * toHeight);
-  const [xs, ys] = [taps(width, toWidth), taps(height, toHeight)];
-  for (let y = 0; y < toHeight; y++) {
-    const [upper, lower, v] = ys[y];
-    for (let x = 0; x < toWidth; x++) {
-      const [left, right, u] = xs[x];
-      const above = data[upper * width + left] * (1 - u) + data[upper * width + right] * u;
-      const below = data[lower * width + left] * (1 - u) + data[lower * width + right] * u;
-      out[y * toWidth + x] = above * (1 - v) + below * v + 0.5;
-    }
-  }
-  return { data: out, width: toWidth, height: toHeight };
-}
-
-function taps(from, to) {
-  return Array.from({ length: to }, (_, i) => {
-    const place = Math.min(Math.max(((i + 0.5) * from) / to - 0.5, 0), from - 1);
-    const low = Math.floor(place);
-    return [low, Math.min(low + 1, from - 1), place - low];
-  });
+  return { sums, squares, wide };
 }
 
 /** Boxes of one face become their mean; faces of few boxes, and faces inside better ones, are dropped. */

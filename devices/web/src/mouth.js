@@ -22,16 +22,16 @@ export class MouthFollower {
     this.frames = Math.round(seconds * FPS);
     this.sightings = new Map();
     this.parts = new Map();
+    this.searched = -Infinity;
     this.searchedMs = 0; // what the last search took
   }
 
-  /** Show a picture; frames come in order, gaps are allowed. -> whether a face is in sight. */
+  /** Show a picture; frames come in order, gaps are allowed, and a picture may stand for several frames. */
   push(frame, picture) {
-    const last = Math.max(-Infinity, ...[...this.sightings.keys()].slice(-1));
-    if (frame - last >= STRIDE) this.#search(frame, picture);
-    if (this.near && frame - this.near.frame <= GAP) this.parts.set(frame, around(picture, this.near));
+    if (frame - this.searched >= STRIDE) this.#search(frame, picture);
+    if (this.inSight(frame)) this.parts.set(frame, this.#part(frame, picture));
     for (const map of [this.parts, this.sightings]) forget(map, frame - this.frames);
-    return this.inSight(frame);
+    this.picture = picture;
   }
 
   inSight = (frame) => Boolean(this.near) && frame - this.near.frame <= GAP;
@@ -59,10 +59,19 @@ export class MouthFollower {
     return { mouth, present };
   }
 
+  /** A slow machine shows one picture in many frames: it is kept once. */
+  #part(frame, picture) {
+    return (picture === this.picture && this.parts.get(frame - 1)) || around(picture, this.near);
+  }
+
   #search(frame, picture) {
-    const before = performance.now();
-    const faces = this.findFaces(picture);
-    this.searchedMs = performance.now() - before;
+    if (picture !== this.seen) {
+      const before = performance.now();
+      this.faces = this.findFaces(picture);
+      this.searchedMs = performance.now() - before;
+    }
+    const { faces } = this;
+    Object.assign(this, { seen: picture, searched: frame });
     this.sightings.set(frame, faces);
     const same = this.near && faces.filter((face) => alike(this.near.face, face));
     const face = largest(same?.length && frame - this.near.frame <= GAP ? same : faces);

@@ -76,6 +76,30 @@ export function area(picture, toWidth, toHeight) {
   return { data, width: toWidth, height: toHeight };
 }
 
+/** Bilinear, centers of pixels matched, as OpenCV's INTER_LINEAR_EXACT. */
+export function bilinear({ data, width, height }, toWidth, toHeight) {
+  const out = new Uint8Array(toWidth * toHeight);
+  const [xs, ys] = [taps(width, toWidth), taps(height, toHeight)];
+  for (let y = 0; y < toHeight; y++) {
+    const [upper, lower, v] = ys[y];
+    for (let x = 0; x < toWidth; x++) {
+      const [left, right, u] = xs[x];
+      const above = data[upper * width + left] * (1 - u) + data[upper * width + right] * u;
+      const below = data[lower * width + left] * (1 - u) + data[lower * width + right] * u;
+      out[y * toWidth + x] = above * (1 - v) + below * v + 0.5;
+    }
+  }
+  return { data: out, width: toWidth, height: toHeight };
+}
+
+function taps(from, to) {
+  return Array.from({ length: to }, (_, i) => {
+    const place = Math.min(Math.max(((i + 0.5) * from) / to - 0.5, 0), from - 1);
+    const low = Math.floor(place);
+    return [low, Math.min(low + 1, from - 1), place - low];
+  });
+}
+
 const known = new Map(); // a face keeps its size for seconds
 
 function weights(from, to) {

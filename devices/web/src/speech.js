@@ -34,7 +34,7 @@ export class Segmenter {
 
   /** -> {start, stop} in steps when a caption ends with this step, else null. */
   push(level) {
-    this.levels.push(level);
+    if (level > FLOOR_DB) this.levels.push(level); // digital silence is a loss on the way and says nothing of the room
     if (this.levels.length > HISTORY_S * this.perSecond) this.levels.shift();
     const step = this.step++;
     if (!this.open) return this.#wait(step, level);

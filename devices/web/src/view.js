@@ -101,6 +101,7 @@ export function spectrogram(canvas) {
   const context = canvas.getContext('2d');
   const melOf = logMel(HEARING);
   const context_ = HEARING.n_fft;
+  context.globalCompositeOperation = 'copy'; // not over what was there: shades would add up
   let before = new Float32Array(context_);
   return (samples) => {
     const whole = Float32Array.from([...before, ...samples]);
