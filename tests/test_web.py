@@ -217,7 +217,7 @@ def test_pictures_are_placed_on_the_grid_as_those_of_a_file(rate: int) -> None:
     assert len(found) > 70
 
 
-def test_sound_is_placed_by_its_earliest_packet_and_a_loss_becomes_silence() -> None:
+def test_sound_is_placed_by_its_earliest_packet_and_a_lasting_loss_becomes_silence() -> None:
     ramp = np.arange(1, 6401, dtype=float)
     late_s = (0.03, 0.01, 0.02, 0.0)
     packets = [
@@ -226,9 +226,13 @@ def test_sound_is_placed_by_its_earliest_packet_and_a_loss_becomes_silence() -> 
     found = np.array(ask("track", packets=packets, **{"from": 16_000 - 10, "to": 16_000 + 2560}))
     np.testing.assert_array_equal(found, np.concatenate([np.zeros(10), ramp[:2560]]))
 
-    packets.append({"samples": ramp[:640].tolist(), "time": 1 + 4 * 0.04 + 0.5 + 0.04})
-    found = np.array(ask("track", packets=packets, **{"from": 16_000 + 2560, "to": 16_000 + 2560 + 8000 + 640}))
-    np.testing.assert_array_equal(found, np.concatenate([np.zeros(8000), ramp[:640]]))
+    late = [{"samples": ramp[:640].tolist(), "time": 1 + (5 + i) * 0.04 + 0.5} for i in range(51)]
+    busy = ask("track", packets=packets + late[:10], **{"from": 16_000 + 2560, "to": 16_000 + 2560 + 640})
+    np.testing.assert_array_equal(busy, ramp[:640])  # ten late packets: the page was busy, nothing is lost
+
+    end = 16_000 + (4 + 50) * 640
+    lost = ask("track", packets=packets + late, **{"from": end, "to": end + 8640})
+    np.testing.assert_array_equal(lost, np.concatenate([np.zeros(8000), ramp[:640]]))
 
 
 def speech_levels(*spans: tuple[int, int], length: int, noise_db: float) -> list[float]:

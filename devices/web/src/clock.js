@@ -5,6 +5,7 @@ import { FPS, RATE_HZ } from './features.js';
 
 const STILL_S = 1; // a picture that is followed by none for longer was not a still one: its frames stay without a face
 const GAP_S = 0.1; // sound this much later than its samples say was interrupted: silence stands in for the loss
+const PACKETS = 50; // that must all be so late: a page that was busy gets some late, but lost none
 
 /** Pictures with timestamps in order -> at every 1/25 s the picture nearest to it. */
 export class PictureGrid {
@@ -40,6 +41,7 @@ export class SoundTrack {
     this.start = start;
     this.samples = new Float32Array(seconds * RATE_HZ);
     this.count = 0;
+    this.places = []; // where the last packets would put it
     this.origin = Infinity; // where the track's first sample lies in the session
   }
 
@@ -51,9 +53,13 @@ export class SoundTrack {
   /** Samples at 16 kHz of which the last was heard at `time` seconds, or a little before. */
   push(samples, time) {
     const place = Math.round((time - this.start) * RATE_HZ) - this.count - samples.length;
-    if (place - this.origin > GAP_S * RATE_HZ) this.#write(new Float32Array(place - this.origin));
-    else this.origin = Math.min(this.origin, place);
+    this.origin = Math.min(this.origin, place);
+    this.places = [...this.places.slice(1 - PACKETS), place];
     this.#write(samples);
+    const lost = Math.min(...this.places) - this.origin;
+    if (this.places.length < PACKETS || lost < GAP_S * RATE_HZ) return;
+    this.#write(new Float32Array(lost));
+    this.places = [];
   }
 
   /** The session's samples [from, to), zeros where they are gone or not there yet. */
