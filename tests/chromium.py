@@ -19,7 +19,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions", "--disable-sync",
     "--mute-audio", "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-    "--autoplay-policy=no-user-gesture-required", "--remote-debugging-pipe", "--window-size=1220,900", "--disable-quic",
+    "--autoplay-policy=no-user-gesture-required", "--remote-debugging-pipe", "--window-size=1220,940", "--disable-quic",
 )  # fmt: skip
 PATIENCE_S = 60
 # Through bash, because Chromium wants the pipes as exactly 3 and 4.

@@ -28,7 +28,7 @@ CLIP = 1  # which Python reads without a mistake
 FAKES = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
 STATE = "(document.getElementById('state')?.textContent ?? '')"
 READY = f"{STATE}.startsWith('Ready')"
-NOTICE_PARTIALS = """new MutationObserver(() => 
+NOTICE_PARTIALS = """new MutationObserver(() =>
     (window.partial ||= document.querySelector('#captions .partial') !== null))
     .observe(document.getElementById('captions'), {childList: true, subtree: true})"""
 
