@@ -55,7 +55,8 @@ export async function openMicrophone(onSound, onEnd) {
   const context = new AudioContext();
   await context.audioWorklet.addModule(new URL('microphone-worklet.js', import.meta.url));
   const node = new AudioWorkletNode(context, 'microphone', { numberOfOutputs: 0 });
-  node.port.onmessage = ({ data }) => onSound(data.samples, context.sampleRate, performance.now() / 1000);
+  const { latency = 0 } = stream.getAudioTracks()[0].getSettings(); // seconds; what the browser knows of it
+  node.port.onmessage = ({ data }) => onSound(data.samples, context.sampleRate, performance.now() / 1000 - latency);
   context.createMediaStreamSource(stream).connect(node);
   await context.resume();
   return () => Promise.all([context.close(), stopped(stream)]);

@@ -6,6 +6,8 @@ import { Session } from './session.js';
 import { element, say, showCaption, showFacts, showLevel, showMouth, showTimes, sign, spectrogram } from './view.js';
 
 const ROOT = new URL('../', import.meta.url);
+// ?lips_ms=120 has the lips wait that long: a Bluetooth microphone is late, and no browser tells by how much.
+const LIPS_S = Number(new URLSearchParams(location.search).get('lips_ms')) / 1000 || 0;
 const ENDS = { camera: 'The camera is gone', microphone: 'The microphone is gone' };
 const page = { session: null, loaded: null, closers: {}, missing: {}, finals: [], facts: {} };
 const worker = new Worker(new URL('recognizer.js', import.meta.url), { type: 'module' });
@@ -104,7 +106,7 @@ async function attempt(name, open) {
 const camera = () =>
   openCamera(
     element('video'),
-    (...picture) => page.session?.picture(...picture),
+    (rgba, width, height, seconds) => page.session?.picture(rgba, width, height, seconds + LIPS_S),
     () => lose('camera', ENDS.camera),
   );
 const microphone = () =>
