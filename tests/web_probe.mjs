@@ -2,7 +2,10 @@
 // Arrays travel as files of raw little-endian numbers beside the question.
 
 import { readFile } from 'node:fs/promises';
+import { webcrypto } from 'node:crypto';
 import { join } from 'node:path';
+
+globalThis.crypto ??= webcrypto; // node 18 lacks what browsers have
 
 const SOURCE = new URL('../devices/web/src/', import.meta.url);
 const source = (name) => import(new URL(name, SOURCE));

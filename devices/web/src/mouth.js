@@ -104,7 +104,7 @@ function linked(sightings) {
   const trails = [];
   for (const [frame, faces] of sightings) {
     const left = new Set(faces);
-    for (const trail of trails.toSorted((a, b) => b.frames.length - a.frames.length)) {
+    for (const trail of [...trails].sort((a, b) => b.frames.length - a.frames.length)) {
       const last = trail.faces.at(-1);
       const near = [...left].filter((face) => alike(last, face)).sort((a, b) => distance(last, a) - distance(last, b));
       if (!near.length || frame - trail.frames.at(-1) > GAP) continue;
@@ -120,13 +120,13 @@ function linked(sightings) {
 const distance = (one, other) => Math.hypot(one.x - other.x, one.y - other.y);
 const alike = (before, now) =>
   distance(before, now) < JUMP * before.eyes && now.eyes / before.eyes > 0.6 && now.eyes / before.eyes < 1.6;
-const largest = (faces) => faces.toSorted((a, b) => b.eyes - a.eyes)[0];
+const largest = (faces) => [...faces].sort((a, b) => b.eyes - a.eyes)[0];
 const weight = (trail) => trail.faces.reduce((sum, face) => sum + face.eyes, 0); // size times time
 
 /** The weightiest trail, and others where it is not: after a cut the speaker has a new one. */
 function chosen(trails) {
   const kept = [];
-  for (const trail of trails.toSorted((a, b) => weight(b) - weight(a))) {
+  for (const trail of [...trails].sort((a, b) => weight(b) - weight(a))) {
     if (!kept.some((other) => trail.frames[0] <= other.frames.at(-1) && other.frames[0] <= trail.frames.at(-1)))
       kept.push(trail);
   }

@@ -47,7 +47,7 @@ export class Segmenter {
 
   /** dB: the level of the pauses. */
   get noiseDb() {
-    return this.levels.toSorted((a, b) => a - b)[Math.floor(QUIET_SHARE * this.levels.length)];
+    return [...this.levels].sort((a, b) => a - b)[Math.floor(QUIET_SHARE * this.levels.length)];
   }
 
   #wait(step, level) {
@@ -80,7 +80,7 @@ export class Segmenter {
 /** Mean levels of a caption's steps and of the noise, in dB -> what the voice has over the noise; null below -10. */
 export function snrDb(levels, noiseDb) {
   const power = (level) => 10 ** (level / 10);
-  const loudest = levels.toSorted((a, b) => b - a).slice(0, Math.ceil(levels.length / 2)); // half of speech is pauses
+  const loudest = [...levels].sort((a, b) => b - a).slice(0, Math.ceil(levels.length / 2)); // half of speech is pauses
   const speech = loudest.reduce((sum, level) => sum + power(level), 0) / Math.max(1, loudest.length) - power(noiseDb);
   return speech > 0.1 * power(noiseDb) ? 10 * Math.log10(speech / power(noiseDb)) : null;
 }
