@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 CHECK = Path(__file__).parents[1] / "devices" / "android" / "check.sh"
 ENGINE = Path(__file__).with_name("android_engine.py")
-TIME_LIMIT_S = 900  # compiling is 30 s of one core; a busy machine takes long
+TIME_LIMIT_S = 900  # compiling is 60 s of one core, once; a busy machine takes long
 NO_TOOL = 3  # check.sh's exit code
 
 

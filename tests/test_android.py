@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from android_jvm import ENGINE, TIME_LIMIT_S, ask, check, mouths, sound, stored
+from android_jvm import ENGINE, ask, check, mouths, sound, stored
 from tiny_bundle import TOKENS, expected, make_bundle
 
 from edgeav.errors import EdgeavError
@@ -22,8 +22,6 @@ from edgeav.runtime.clip import Clip
 from edgeav.runtime.ctc import decode
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.runtime.inputs import Features, LogMel, Mouth, Samples, settings
-
-pytestmark = pytest.mark.timeout(TIME_LIMIT_S)
 
 
 @pytest.fixture
@@ -172,5 +170,6 @@ def test_the_profile_has_the_schema_of_edgeav_profile(tmp_path: Path) -> None:
     assert "Nothing was timed" in refused["error"]
 
 
+@pytest.mark.slow
 def test_the_manifest_and_the_app_fit_the_signatures_they_were_written_against() -> None:
     assert "fits its resources" in check("app")

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from android_jvm import ENGINE, TIME_LIMIT_S, ask, stored
+from android_jvm import ENGINE, ask, stored
 
 from edgeav.runtime.windows import plan_windows
-
-pytestmark = pytest.mark.timeout(TIME_LIMIT_S)
 
 
 def test_windows_and_pictures_are_placed_as_in_python(tmp_path: Path) -> None:

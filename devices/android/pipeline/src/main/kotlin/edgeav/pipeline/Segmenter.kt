@@ -14,7 +14,6 @@ private const val PARTIAL_S = 0.64 // between two looks at an unfinished utteran
 private const val NOISE_S = 5.0 // in which the quietest place is the noise
 private const val LOUDER = 4.0 // 6 dB above the noise is speech
 private const val QUIET = 1e-7 // power, -70 dB of full scale: below it nobody speaks
-private const val FRAMES_OF_MEAN = 3
 
 /** A window of the stream to recognize; `final`: it will not be shown again. */
 data class Span(val window: Window, val final: Boolean)
@@ -42,7 +41,9 @@ class Segmenter(private val stepsPerSecond: Double, longest: Int) {
     /** One more step: its mean power (null: no sound came) and whether a face was seen. */
     fun push(power: Double?, seen: Boolean) {
         powers.addLast(power?.toFloat() ?: Float.NaN)
-        while (powers.size > inSteps(NOISE_S) && oldest < needed - FRAMES_OF_MEAN) powers.removeFirst().also { oldest++ }
+        val spare = minOf(needed - inSteps(PAUSE_S), oldest + powers.size - inSteps(NOISE_S)) - oldest
+        repeat(maxOf(0, spare)) { powers.removeFirst() }
+        oldest += maxOf(0, spare)
         val now = steps++
         val silent = power == null || power == 0.0 // a microphone switched off gives zeros
         val active = if (silent) seen else power > maxOf(QUIET, LOUDER * noise())
@@ -91,15 +92,13 @@ class Segmenter(private val stepsPerSecond: Double, longest: Int) {
         recent = 0
     }
 
-    /** The quietest 0.24 s of the last five seconds; what was heard first is taken for noise. */
+    /** The quietest step of the last five seconds; what was heard first is taken for noise. */
     private fun noise(): Double {
-        var least = Double.NaN
-        for (i in maxOf(0, powers.size - inSteps(NOISE_S))..powers.size - FRAMES_OF_MEAN) {
-            var sum = 0.0
-            for (j in 0 until FRAMES_OF_MEAN) sum += powers[i + j]
-            if (!sum.isNaN() && !(least <= sum)) least = sum
+        var least = Double.POSITIVE_INFINITY
+        for (i in maxOf(0, powers.size - inSteps(NOISE_S)) until powers.size) {
+            if (powers[i] < least) least = powers[i].toDouble() // false for NaN
         }
-        return if (least.isNaN()) powers.last().toDouble() else least / FRAMES_OF_MEAN
+        return least
     }
 
     /** Mean power of the 0.4 s around a step. */

@@ -1,6 +1,8 @@
 package edgeav.pipeline
 
 import java.util.Random
+import kotlin.math.PI
+import kotlin.math.sin
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
@@ -24,8 +26,10 @@ class CaptionerTest {
         }
     }
 
-    private fun speech(seconds: Double) =
-        tone(seconds).also { wave -> hiss(seconds).forEachIndexed { i, v -> wave[i] += v } }
+    /** Three syllables a second over the hiss. */
+    private fun speech(seconds: Double) = hiss(seconds).also { wave ->
+        tone(seconds).forEachIndexed { i, value -> wave[i] += value * sin(PI * 3 * i / SAMPLE_RATE_HZ).toFloat() }
+    }
 
     @Test
     fun `hiss says nothing`() {
@@ -83,7 +87,10 @@ class CaptionerTest {
 
     @Test
     fun `pictures that stop do not stop the captions`() {
-        for (frame in 0 until 20) captioner.see(frame, mouth)
+        for (frame in 0 until 20) {
+            captioner.hear(hiss(0.04))
+            captioner.see(frame, mouth)
+        }
         val finals = live(hiss(2.0), speech(2.0), hiss(2.0)).filter { it.final }
         assertEquals(1, finals.size)
     }
