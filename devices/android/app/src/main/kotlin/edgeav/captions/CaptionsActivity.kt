@@ -42,6 +42,7 @@ class CaptionsActivity : ComponentActivity() {
     override fun onStop() {
         super.onStop()
         model.changed = null
+        model.whenOpened = null
         if (!isChangingConfigurations) model.pause()
     }
 
@@ -62,6 +63,10 @@ class CaptionsActivity : ComponentActivity() {
     }
 
     private fun use() {
+        if (!model.opened) {
+            model.whenOpened = ::use
+            return
+        }
         model.listen(may(Manifest.permission.RECORD_AUDIO))
         model.watch(this, findViewById<PreviewView>(R.id.preview), may(Manifest.permission.CAMERA))
         show()

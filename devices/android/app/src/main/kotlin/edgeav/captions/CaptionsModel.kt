@@ -30,7 +30,6 @@ private const val THREADS = 2 // the benchmark uses one, to compare; captions ma
 
 /** Which senses work; null: it does, or is not known not to. */
 data class Senses(
-    val heard: Boolean = false,
     val faceSeen: Boolean = false,
     val noSound: Int? = null,
     val noLips: Int? = null,
@@ -47,7 +46,6 @@ class CaptionsModel(application: Application) : AndroidViewModel(application) {
     private var captioner: Captioner? = null
     @Volatile private var finder: FaceFinder? = null
     @Volatile private var stream: Stream? = null
-    private var microphone: Microphone? = null
 
     // Of the main thread, for the screen.
     val finals = ArrayDeque<String>()
@@ -62,38 +60,31 @@ class CaptionsModel(application: Application) : AndroidViewModel(application) {
     var problem: String? = null
         private set
 
-    /** Called on the main thread whenever one of the above changed. */
+    /** Called on the main thread whenever one of the above changed, and once the model is opened. */
     var changed: (() -> Unit)? = null
+    var whenOpened: (() -> Unit)? = null
 
     init {
         work { open() }
     }
 
-    /** The screen is there. Hears if it may; a microphone that runs already goes on. */
+    /** The screen is there, and the model is opened. Hears if it may; a stream that runs already goes on. */
     fun listen(mayHear: Boolean) {
-        if (stream == null) {
-            stream = Stream()
-            work { captioner = transcriber?.let { Captioner(it) } }
-        }
-        if (!mayHear) return tell { senses = senses.copy(noSound = R.string.lips_alone_permission) }
-        if (microphone != null) return
-        tell { senses = senses.copy(noSound = null) }
-        val broken = { tell { senses = senses.copy(noSound = R.string.lips_alone_microphone) } }
-        microphone = Microphone(::heard) { broken() }.also { it.start() }
+        tell { senses = senses.copy(noSound = if (mayHear) null else R.string.lips_alone_permission) }
+        val now = stream
+        if (now == null || (mayHear && !now.hears)) begin(mayHear)
     }
 
     /** Sees if it may. After a rotation the camera is bound to the new screen; the stream of pictures goes on. */
     fun watch(owner: LifecycleOwner, view: PreviewView, maySee: Boolean) {
-        if (!maySee) return tell { senses = senses.copy(noLips = R.string.sound_alone_permission) }
-        tell { senses = senses.copy(noLips = null) }
+        tell { senses = senses.copy(noLips = if (maySee) null else R.string.sound_alone_permission) }
         val broken = { tell { senses = senses.copy(noLips = R.string.sound_alone_camera) } }
-        Camera(context, cameraWorker, ::saw).start(owner, view) { broken() }
+        if (maySee) Camera(context, cameraWorker) { atNs, picture -> stream?.saw(atNs, picture) }.start(owner, view) { broken() }
     }
 
     /** The screen is gone, and not for a rotation: no sound is recorded unseen. */
     fun pause() {
-        microphone?.stop()
-        microphone = null
+        stream?.stop()
         stream = null
         work {
             captioner?.finish()?.forEach { caption -> tell { show(caption) } }
@@ -114,40 +105,55 @@ class CaptionsModel(application: Application) : AndroidViewModel(application) {
         finder = carriedFaceFinder(context)
         val ready = Engines(bundle).open(bundle, THREADS)
         engine = ready
-        transcriber = Transcriber(bundle, ready).also { captioner = Captioner(it) }
-        tell { opened = true }
+        transcriber = Transcriber(bundle, ready)
+        tell {
+            opened = true
+            whenOpened?.invoke()
+        }
+    }
+
+    /** A new stream and a captioner for it, in this order on the worker: a captioner's time 0 is its stream's. */
+    private fun begin(hear: Boolean) {
+        stream?.stop()
+        work { captioner = transcriber?.let { Captioner(it) } }
+        stream = Stream(hear).also { it.start() }
     }
 
     /** One run of microphone and camera, with its own time 0 and its own counts of pictures. */
-    private inner class Stream {
+    private inner class Stream(hear: Boolean) {
+        private val microphone = if (hear) Microphone(::heard) { deaf() } else null
         private var startNs = 0L
-        private val tracker = finder?.let { MouthTracker(it, ::seen) }
-        private val even = EvenPictures { frame, picture -> tracker?.push(frame, picture) }
+        private val tracker by lazy { MouthTracker(finder!!, ::seen) } // opened by now
+        private val even = EvenPictures { frame, picture -> tracker.push(frame, picture) }
+
+        val hears: Boolean get() = microphone != null
+
+        fun start() = microphone?.start()
+
+        fun stop() = microphone?.stop()
 
         /** On the camera's thread. Sound gives the clock where there is any, the first picture where there is none. */
         fun saw(atNs: Long, picture: Gray) {
-            val sound = microphone
-            if (startNs == 0L) startNs = if (sound == null || senses.noSound != null) atNs else sound.startNs
+            if (startNs == 0L) startNs = if (microphone == null) atNs else microphone.startNs
             if (startNs == 0L || atNs < startNs) return
             even.push((atNs - startNs) / 1e9, picture)
-            val sees = tracker?.sees == true
+            val sees = tracker.sees
             if (sees != senses.faceSeen) tell { senses = senses.copy(faceSeen = sees) }
         }
 
         private fun seen(frame: Int, mouth: Gray?) {
             if (this === stream) work { captioner?.see(frame, mouth) }
         }
-    }
 
-    private fun saw(atNs: Long, picture: Gray) {
-        if (finder == null) return
-        val now = stream ?: return
-        now.saw(atNs, picture)
-    }
+        private fun heard(samples: FloatArray) {
+            if (this === stream) work { captioner?.hear(samples) }
+        }
 
-    private fun heard(samples: FloatArray) {
-        if (!senses.heard) tell { senses = senses.copy(heard = true) }
-        work { captioner?.hear(samples) }
+        /** Captions wait for sound that was promised: without it they go on with a stream of lips alone. */
+        private fun deaf() = tell {
+            senses = senses.copy(noSound = R.string.lips_alone_microphone)
+            if (this === stream) begin(hear = false)
+        }
     }
 
     /** On the worker; when nothing else waits there, the model is asked for what is being said. */
