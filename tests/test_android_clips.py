@@ -76,7 +76,26 @@ def test_faces_are_found_where_opencv_finds_them(tmp_path: Path, grid: Path) -> 
     for picture, boxes in zip(searched, answers, strict=True):
         right = detector.detectMultiScale(picture, scaleFactor=1.1, minNeighbors=5, minSize=(72, 72))
         assert len(boxes) == len(right) >= 1
-        np.testing.assert_allclose(sorted(boxes), sorted(right.tolist()), atol=3)
+        np.testing.assert_allclose(sorted(boxes), sorted(np.asarray(right).tolist()), atol=3)
+
+
+def test_a_face_in_a_stream_is_followed_as_in_a_file(tmp_path: Path, grid: Path) -> None:
+    from edgeav.runtime.face import open_face_detector
+    from edgeav.runtime.media import open_media
+    from edgeav.runtime.mouth import extract_mouth
+
+    clip = sorted((grid / "raw").glob("*.mpg"))[3]
+    pictures = np.stack(list(open_media(clip).pictures()))
+    size = {"width": pictures.shape[2], "height": pictures.shape[1]}
+    files = {"pictures": stored(tmp_path / "pictures", pictures), "out": tmp_path / "mouths"}
+
+    (present,) = ask(tmp_path, {"do": "track", "cascade": cascade(), **files, **size})
+
+    right = extract_mouth(lambda: iter(pictures), open_face_detector(None))
+    assert right is not None and present == right.present.tolist()
+    found = np.fromfile(tmp_path / "mouths", np.uint8).reshape(-1, 96, 96)
+    # A stream knows less of the future: measured 1.1 to 4.0 gray levels over eleven clips; one pixel makes 3.3.
+    assert np.abs(found.astype(int) - right.frames).mean() < 5
 
 
 @pytest.mark.slow
