@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from edgeav import console, show
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.progress import TerminalProgress
+
+if TYPE_CHECKING:
+    from edgeav.fleet import Fleet
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
 Overrides = Annotated[
@@ -51,6 +54,9 @@ def profile(
     ] = None,
     at_least: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="And for so long.")] = None,
     sustained: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Then work on without pause: 600.")] = 0.0,
+    measured: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the app on a device with `connect: manual` measured.")
+    ] = None,
     wait: Wait = 0,
     as_json: Json = False,
 ) -> None:
@@ -64,9 +70,12 @@ def profile(
         console.check_writable(out.parent, "--out")
     from edgeav.fleet import Load, profile_all
 
-    load = Load(seconds, single_stream, queries, at_least, sustained)
-    with TerminalProgress().busy(f"profiling {bundle} on {', '.join(one.name for one in chosen)}"):
-        found = profile_all(bundle, chosen, load, wait)
+    if measured:
+        found = _brought(measured, bundle, chosen)
+    else:
+        load = Load(seconds, single_stream, queries, at_least, sustained)
+        with TerminalProgress().busy(f"profiling {bundle} on {', '.join(one.name for one in chosen)}"):
+            found = profile_all(bundle, chosen, load, wait)
     data = [row.model_dump(mode="json") for row in found.profiles]
     result = data[0] if len(chosen) == 1 and data else {"profiles": data, "errors": found.errors}
     if out and data:
@@ -95,6 +104,15 @@ def diff(
         console.print_table(rows, ["what", "field", "a", "b", "change"])
     else:
         print("nothing differs")
+
+
+def _brought(measured: Path, bundle: Path, devices: list[Device]) -> Fleet:
+    from edgeav.fleet import Fleet
+    from edgeav.measured import read_measured
+
+    if len(devices) != 1:
+        raise EdgeavError("--measured is of one device: name it with --device")
+    return Fleet([read_measured(measured, bundle, devices[0])], {})
 
 
 def _show(result: dict, table: list[dict], as_json: bool, alone: bool) -> None:

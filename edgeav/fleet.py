@@ -65,6 +65,7 @@ def row(found: Profile) -> dict[str, Any]:
     def ms(value: float) -> str:
         return "emulated" if found.emulated else f"{value:.1f}"
 
+    peak = None if found.peak_rss_mb is None else f"{found.peak_rss_mb:.0f}"
     return {
         "device": found.device,
         "engine": found.runtime,
@@ -74,7 +75,7 @@ def row(found: Profile) -> dict[str, Any]:
         "p50 ms": ms(found.wall_ms.p50),
         "p90 ms": ms(found.wall_ms.p90),
         "RTF": "emulated" if found.emulated else f"{found.rtf:.4f}",
-        "peak MB": "emulated" if found.emulated else f"{found.peak_rss_mb:.0f}",
+        "peak MB": "emulated" if found.emulated else peak,
         "Minstr/s": f"{found.instructions.per_second / 1e6:.1f}" if found.instructions else None,
     }
 

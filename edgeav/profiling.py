@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
@@ -154,13 +154,13 @@ class Profile(Strict):
     """Opening the model, the library being there."""
     first_ms: float
     wall_ms: Milliseconds
-    cpu_ms: Milliseconds
-    """Process CPU time: what to compare on a busy machine."""
+    cpu_ms: Milliseconds | None
+    """Process CPU time: what to compare on a busy machine. A browser does not tell it, nor the memory."""
     rtf: float
     """Real-time factor: median wall time / length of the sound."""
-    peak_rss_mb: float
+    peak_rss_mb: float | None
     """Of the whole process, Python and the engine's library included."""
-    runtime_rss_mb: float
+    runtime_rss_mb: float | None
     """Of the same process before it opened the model: what any model costs on this engine."""
     golden: Golden
     condition: Conditions | None = None
@@ -174,13 +174,17 @@ class Profile(Strict):
     not_measured: dict[str, str] = Field(default_factory=dict)
     """What is missing here, and why."""
 
+    @model_validator(mode="after")
+    def _a_gap_has_a_reason(self) -> Profile:
+        gaps = {"cpu_ms", "peak_rss_mb", "runtime_rss_mb"} - set(self.not_measured)
+        silent = sorted(name for name in gaps if getattr(self, name) is None)
+        if silent:
+            raise ValueError(f"{', '.join(silent)}: null, and not_measured does not say why")
+        return self
+
 
 def profile(
-    bundle_folder: Path,
-    device: Device,
-    workload: Workload | None = None,
-    operators: bool = True,
-    wait_s: int = 0,
+    bundle_folder: Path, device: Device, workload: Workload | None = None, operators: bool = True, wait_s: int = 0
 ) -> Profile:
     """Measure one bundle on a device, in a process of its own; `wait_s` for a device that somebody else uses."""
     workload = workload or (EMULATED if device.emulated else Workload())

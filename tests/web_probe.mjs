@@ -6,6 +6,7 @@ import { webcrypto } from 'node:crypto';
 import { join } from 'node:path';
 
 globalThis.crypto ??= webcrypto; // node 18 lacks what browsers have
+globalThis.navigator ??= { userAgent: 'node', hardwareConcurrency: 1 };
 
 const SOURCE = new URL('../devices/web/src/', import.meta.url);
 const source = (name) => import(new URL(name, SOURCE));
@@ -62,6 +63,37 @@ const answers = {
     const bundle = await readBundle((name) => bytes(join(folder, name)));
     const ort = await import(runtime);
     return verifyGolden(bundle, await openEngine(ort, bundle, 1));
+  },
+
+  /** An engine that knows the golden answers and gives zeros for everything else; `off` falsifies it. */
+  async profile({ folder, off, workload }) {
+    const { readBundle, labels } = await source('bundle.js');
+    const { measure, machine } = await source('profile.js');
+    const bundle = await readBundle((name) => bytes(join(folder, name)));
+    const answer = ({ presence }) => {
+      const steps = presence.data.length / 2;
+      const known = bundle.golden.find(({ arrays }) => arrays.presence.data.length === 2 * steps);
+      const data = known ? known.arrays.log_probs.data : new Float32Array(steps * labels(bundle.spec));
+      return { log_probs: { data: data.map((value) => value + off) } };
+    };
+    const ort = {
+      env: { wasm: {}, versions: { web: '1' } },
+      Tensor: function (_, data, shape) {
+        if (data.length !== shape.reduce((a, b) => a * b)) throw new Error(`${data.length} numbers are no ${shape}`);
+        Object.assign(this, { data });
+      },
+      InferenceSession: { create: async () => ({ run: async (feeds) => answer(feeds) }) },
+    };
+    try {
+      return await measure(ort, bundle, { importMs: 1, threads: 1, machine: machine() }, workload);
+    } catch (error) {
+      return { error: error.message };
+    }
+  },
+
+  async percentile({ values, percents }) {
+    const { percentile } = await source('profile.js');
+    return percents.map((percent) => percentile(values, percent));
   },
 
   async resample({ waveform, from, chunks }) {

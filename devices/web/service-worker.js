@@ -26,6 +26,7 @@ const NEEDED = [
     'microphone-worklet',
     'mouth',
     'pixels',
+    'profile',
     'recognizer',
     'resample',
     'session',

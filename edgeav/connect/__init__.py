@@ -80,7 +80,7 @@ def connect(device: Device) -> Connection:
 
             return Adb(address.host)
         case "manual":
-            raise EdgeavError(f"{device.name} is not reached from here: the app on it measures, and writes the profile")
+            raise EdgeavError(f"{device.name} is not reached from here: its app measures, for --measured")
 
 
 def shell(script: str, *arguments: str) -> list[str]:

@@ -81,7 +81,7 @@ function largestDifference(found, expected) {
 }
 
 /** "8N" -> 8 * steps; "1" and 80 are what they say. */
-function sideOf(side, steps) {
+export function sideOf(side, steps) {
   if (typeof side === 'number') return side;
   return side.endsWith('N') ? steps * Number(side.slice(0, -1) || 1) : Number(side);
 }

@@ -22,11 +22,13 @@ worker.onmessage = ({ data }) => {
 };
 worker.onerror = (event) => say(`The recognizer failed to start: ${event.message ?? 'see the console'}`, true);
 
-/** Asks the worker; rejects with what it says. The pixels and samples move to it, they are not copied. */
-function recognize(clip) {
+/** The pixels and samples move to the worker, they are not copied. */
+const recognize = (clip) => ask({ recognize: clip }, [clip.waveform?.buffer, clip.mouth?.buffer].filter(Boolean));
+
+/** Asks the worker; rejects with what it says. */
+function ask(question, moved = []) {
   const id = ++lastId;
-  const moved = [clip.waveform?.buffer, clip.mouth?.buffer].filter(Boolean);
-  worker.postMessage({ recognize: clip, id }, moved);
+  worker.postMessage({ ...question, id }, moved);
   return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
 }
 
@@ -55,13 +57,13 @@ async function listModels() {
 function load() {
   stop();
   page.loaded = null;
-  element('start').disabled = true;
+  element('start').disabled = element('profile').disabled = true;
   worker.postMessage({ load: new URL(`bundles/${encodeURIComponent(element('models').value)}/`, ROOT).href });
 }
 
 function ready(loaded) {
   page.loaded = loaded;
-  element('start').disabled = false;
+  element('start').disabled = element('profile').disabled = false;
   const [worst, count] = [(key) => Math.max(0, ...loaded.golden.map((entry) => entry[key])), loaded.golden.length];
   page.facts = {
     model: `${loaded.spec.name}, ${(loaded.spec.files[loaded.spec.model].bytes / 1e6).toFixed(1)} MB, loaded in ${(loaded.loadMs / 1000).toFixed(1)} s`,
@@ -170,7 +172,6 @@ function report() {
     device: {
       user_agent: navigator.userAgent,
       cores: navigator.hardwareConcurrency,
-      memory_gb: navigator.deviceMemory ?? null,
       emulated: false,
     },
     runtime: 'onnxruntime-web 1.30.0, wasm',
@@ -178,9 +179,7 @@ function report() {
     bundle: loaded?.spec.name,
     precision: loaded?.spec.precision,
     model_sha256: loaded?.spec.files[loaded.spec.model].sha256,
-    model_bytes: loaded?.spec.files[loaded.spec.model].bytes,
     load_ms: loaded?.loadMs,
-    session_ms: loaded?.sessionMs,
     golden: loaded?.golden,
     captions: finals,
   };
@@ -209,6 +208,27 @@ async function copy() {
   setTimeout(() => (element('copy').textContent = 'Copy measurements'), 1500);
 }
 
+/** With camera and microphone closed: a picture between two inferences would be measured too. */
+async function profile() {
+  stop();
+  element('start').disabled = element('profile').disabled = true;
+  try {
+    save('edgeav-profile.json', await ask({ profile: true }));
+    say('Measured: edgeav profile BUNDLE --device browser --measured edgeav-profile.json');
+  } finally {
+    element('start').disabled = element('profile').disabled = !page.loaded;
+  }
+}
+
+function save(name, data) {
+  page.profile = data;
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([`${JSON.stringify(data, null, 1)}\n`], { type: 'application/json' }));
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
 async function keepForOffline() {
   if (!navigator.serviceWorker) return;
   await navigator.serviceWorker.register(new URL('service-worker.js', ROOT));
@@ -221,8 +241,10 @@ async function keepForOffline() {
 }
 
 window.edgeavReport = report;
+window.edgeavProfile = () => page.profile;
 element('models').onchange = load;
 element('start').onclick = () => (page.session ? stop() : start());
 element('copy').onclick = copy;
+element('profile').onclick = () => profile().catch((error) => console.warn('not measured:', error));
 keepForOffline().catch((error) => console.warn('not kept for offline use:', error));
 listModels().catch((error) => say(error.message, true));

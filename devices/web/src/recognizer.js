@@ -1,19 +1,22 @@
 // The worker that recognizes: everything heavy but the face, so that camera and microphone never wait for the model.
-// Messages in: {load: url} and {recognize: {waveform, mouth, present}, id}; out: {state}, {loaded}, {result, id}, {error}.
+// Messages in: {load: url}, {recognize: {waveform, mouth, present}, id} and {profile: true, id}; out: {state}, {loaded},
+// {result, id}, {error}.
 
 import { BundleError, readBundle } from './bundle.js';
 import { decode } from './ctc.js';
 import { openEngine, verifyGolden } from './engine.js';
 import { featureMaker } from './features.js';
+import { machine, measure } from './profile.js';
 
 const RUNTIME = new URL('../vendor/ort.wasm.min.mjs', import.meta.url);
 const MOST_THREADS = 4;
 let recognize = null;
+let profile = null;
 
 onmessage = async ({ data }) => {
   try {
     if (data.load) await load(data.load);
-    else postMessage({ result: await recognize(data.recognize), id: data.id });
+    else postMessage({ result: await (data.profile ? profile() : recognize(data.recognize)), id: data.id });
   } catch (error) {
     postMessage({
       error: error instanceof BundleError ? error.message : `${error.name}: ${error.message}`,
@@ -23,7 +26,7 @@ onmessage = async ({ data }) => {
 };
 
 async function load(folder) {
-  recognize = null;
+  recognize = profile = null;
   const before = performance.now();
   const bundle = await readBundle(
     (name) => fetched(new URL(name, folder)),
@@ -31,13 +34,16 @@ async function load(folder) {
   );
   const threads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency ?? 1) : 1;
   postMessage({ state: 'starting the model' });
+  const importing = performance.now();
+  const ort = await runtime();
   const opening = performance.now();
-  const run = await openEngine(await runtime(), bundle, threads);
-  const sessionMs = performance.now() - opening;
+  const run = await openEngine(ort, bundle, threads);
   const golden = await verifyGolden(bundle, run);
   refuseWrong(golden);
   recognize = recognizer(bundle.spec, run);
-  postMessage({ loaded: { spec: bundle.spec, golden, threads, sessionMs, loadMs: performance.now() - before } });
+  const place = { importMs: opening - importing, threads, machine: machine() };
+  profile = () => measure(ort, bundle, place, undefined, (state) => postMessage({ state }));
+  postMessage({ loaded: { spec: bundle.spec, golden, threads, loadMs: performance.now() - before } });
 }
 
 async function fetched(url) {

@@ -100,10 +100,12 @@ struct Bundle {
     return out;
   }
 
+  // Straight into place: by way of a string that grows, pixels of 2 MB would take 8.
   static std::vector<float> floats(const fs::path& path) {
-    const std::string bytes = read_or_empty(path);
-    std::vector<float> out(bytes.size() / sizeof(float));
-    std::memcpy(out.data(), bytes.data(), out.size() * sizeof(float));
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    std::vector<float> out(file ? static_cast<size_t>(file.tellg()) / sizeof(float) : 0);
+    file.seekg(0);
+    file.read(reinterpret_cast<char*>(out.data()), static_cast<std::streamsize>(out.size() * sizeof(float)));
     return out;
   }
 };
