@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +30,6 @@ from edgeav.runtime.transcriber import Transcriber
 pytest.importorskip("onnxruntime", reason="pip install 'edgeav[onnxruntime]'")
 pytest.importorskip("onnx", reason="the tiny model is built with onnx: pip install 'edgeav[compress]'")
 QUICK = Workload(seconds=1.0, iterations=3, warmup=1, parts=False)
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    server = ssh_server.start(tmp_path_factory.mktemp("sshd"))
-    yield server
-    server.process.terminate()
-    server.process.wait()
 
 
 @pytest.fixture(scope="module")

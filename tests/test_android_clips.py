@@ -36,7 +36,7 @@ def test_windows_and_pictures_are_placed_as_in_python(tmp_path: Path) -> None:
 
 
 def test_a_mouth_is_cut_as_opencv_cuts_it(tmp_path: Path) -> None:
-    from edgeav.runtime.mouth import MouthPath, _cut
+    from edgeav.runtime.mouth import MouthPath, cut_mouths
 
     random = np.random.default_rng(4)
     picture = np.asarray(np.cumsum(random.integers(-9, 10, (240, 320)), axis=1) % 256, np.uint8)
@@ -46,7 +46,7 @@ def test_a_mouth_is_cut_as_opencv_cuts_it(tmp_path: Path) -> None:
     ask(tmp_path, *({**about, "face": face, "out": tmp_path / f"out-{number}"} for number, face in enumerate(faces)))
 
     for number, (x, y, eyes) in enumerate(faces):
-        (right,) = _cut([picture], MouthPath(np.array([[x, y]]), np.array([eyes]), []))
+        (right,) = cut_mouths([picture], MouthPath(np.array([[x, y]]), np.array([eyes]), []))
         found = np.fromfile(tmp_path / f"out-{number}", np.uint8).reshape(96, 96)
         assert np.abs(found.astype(int) - right).max() <= 2, faces[number]
 

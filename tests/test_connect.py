@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ssh_server
 from ssh_server import Sshd, Wire
 
 from edgeav.connect import address, connect, session, shell
@@ -24,14 +23,6 @@ from edgeav.device import Device
 from edgeav.errors import EdgeavError
 
 EVIL = "a b; touch pwned; $(touch pwned) `touch pwned` 'x' \"y\" & | > pwned * ~ -rf"
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    server = ssh_server.start(tmp_path_factory.mktemp("sshd"))
-    yield server
-    server.process.terminate()
-    server.process.wait()
 
 
 @pytest.fixture(autouse=True)

@@ -62,13 +62,22 @@ build_tests() {
   part tests "$tests" "$here/pipeline/src/test/kotlin"
 }
 
+# What the tests unpack goes with them: the JVM removes no folder that has files in it.
+jvm() {
+  local scratch code=0
+  scratch=$(mktemp -d)
+  java "-Djava.io.tmpdir=$scratch" "$@" || code=$?
+  rm -rf "$scratch"
+  return "$code"
+}
+
 run_tests() {
   build_tests
   local classes=()
   for file in "$here"/pipeline/src/test/kotlin/edgeav/pipeline/*Test.kt; do
     classes+=("edgeav.pipeline.$(basename "$file" .kt)")
   done
-  java -cp "$out/tests:$tests" org.junit.runner.JUnitCore "${classes[@]}"
+  jvm -cp "$out/tests:$tests" org.junit.runner.JUnitCore "${classes[@]}"
 }
 
 # aapt2 reads what Gradle would have filled in as it stands, so the application id is put in first.
@@ -101,7 +110,7 @@ case ${1:-all} in
   tools) install_tools ;;
   test) run_tests ;;
   app) check_app ;;
-  probe) build_tests >&2; java -cp "$out/tests:$tests" edgeav.pipeline.ProbeKt "$2" ;;
+  probe) build_tests >&2; jvm -cp "$out/tests:$tests" edgeav.pipeline.ProbeKt "$2" ;;
   all) run_tests; check_app ;;
   *) sed -n 's/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | head -12; exit 2 ;;
 esac
