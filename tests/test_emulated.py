@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from edgeav import runner
+from edgeav.connect.push import bundle_files
+from edgeav.connect.session import Session, on_device
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.fleet import recognize
@@ -145,6 +148,35 @@ def test_a_profile_of_a_pi_says_that_it_is_emulated_and_its_counts_repeat(
     assert first.emulated and "latency" in first.not_measured
     assert ("dotprod" in first.isa) == (name == "emulated-pi-5")
     assert_counts_repeat(first, second)
+
+
+@pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
+def test_the_captions_of_a_pi_read_a_real_clip_as_this_machine_does(
+    pis: partial[Device], bundle, name: str, grid: Path
+) -> None:
+    from edgeav.runtime.transcriber import Transcriber
+
+    folder, clip = bundle("onnxruntime", "fp32"), next(iter(sorted(grid.glob("raw/**/*.mpg"))))
+    expected = Transcriber(folder).transcribe(clip)
+    assert expected.text and any(note.startswith("face: found") for note in expected.notes)
+
+    def read(session: Session) -> dict:
+        app, places = session.push("apps", app_files()), [session.push("bundles", bundle_files(folder))]
+        places.append(f"{session.push('clips', {'clip' + clip.suffix: clip})}/clip{clip.suffix}")
+        words = [session.device.interpreter, "-m", "captions", "--json", "--bundle", *places]
+        return json.loads(session.run(words, {"PYTHONPATH": app}).out)
+
+    found = on_device(pis(name), read)
+    assert (found["text"], found["notes"]) == (expected.text, expected.notes)
+
+
+def app_files() -> dict[str, Path]:
+    """What the captions need there besides numpy, an engine and the readers of video: no more is imported."""
+    runtime = [REPOSITORY / "edgeav" / "__init__.py", REPOSITORY / "edgeav" / "errors.py"]
+    runtime += (REPOSITORY / "edgeav" / "runtime").glob("*.py")
+    app = REPOSITORY / "devices" / "raspberry-pi"
+    files = {str(path.relative_to(REPOSITORY)): path for path in runtime}
+    return files | {str(path.relative_to(app)): path for path in app.glob("captions/*.py")}
 
 
 def assert_counts_repeat(first: Profile, second: Profile) -> None:

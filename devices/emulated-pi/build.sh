@@ -47,18 +47,26 @@ if ! done_already system; then
     finished system
 fi
 
-if ! done_already python; then
+# Downloaded by the machine's own pip, installed without a network.
+install() {
     wheels=$root/wheels
     mkdir -p "$wheels"
-    # Downloaded by the machine's own pip, installed without a network.
     "$python" -m pip download -q --disable-pip-version-check --only-binary=:all: --python-version 3.11 --implementation cp \
         --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
-        --platform manylinux_2_17_aarch64 -c "$constraints" -d "$wheels" numpy onnxruntime
-    chroot "$root" /usr/bin/python3 -m venv --clear /opt/edgeav
-    chroot "$root" /opt/edgeav/bin/pip install -q --disable-pip-version-check --no-index --find-links /wheels \
-        numpy onnxruntime
+        --platform manylinux_2_17_aarch64 -c "$constraints" -d "$wheels" "$@"
+    chroot "$root" /opt/edgeav/bin/pip install -q --disable-pip-version-check --no-index --find-links /wheels "$@"
     rm -rf "$wheels"
+}
+
+if ! done_already python; then
+    chroot "$root" /usr/bin/python3 -m venv --clear /opt/edgeav
+    install numpy onnxruntime
     finished python
+fi
+
+if ! done_already video; then # for the captions of devices/raspberry-pi
+    install av opencv-python-headless
+    finished video
 fi
 
 # Another count-instructions.c is another program: it is compiled whenever it is newer.
