@@ -132,6 +132,14 @@ class Recipe(spec.Strict):
         return self
 
     @model_validator(mode="after")
+    def _every_device_can_be_started_from_here(self) -> Recipe:
+        by_hand = [device.name for device in self.devices if device.address.kind == "manual"]
+        if by_hand:
+            how = f"edgeav profile BUNDLE --device {by_hand[0]} --measured FILE"
+            raise ValueError(f"profile: {', '.join(by_hand)}: measured by its own app, not by a run; afterwards: {how}")
+        return self
+
+    @model_validator(mode="after")
     def _speed_is_measured_somewhere(self) -> Recipe:
         devices = self.devices
         if self.budget.speed and devices and all(device.emulated for device in devices):

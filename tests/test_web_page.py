@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from tiny_bundle import make_bundle
 from web_tools import WEB, drawn_clip, needs_runtime, script
 
+from edgeav.device import Device
+from edgeav.measured import read_measured
 from edgeav.runtime.bundle import read_bundle
 from edgeav.runtime.ctc import decode
 from edgeav.runtime.engines import open_engine
@@ -191,6 +193,21 @@ def test_a_model_that_computes_something_else_here_is_refused(tiny_url: str, tmp
         page.open(f"{tiny_url}?model=wrong")
         page.wait(f"{STATE}.includes('comes out wrong here')", 120)
         assert page.evaluate("document.getElementById('start').disabled")
+
+
+def test_what_the_page_measures_is_a_profile_of_edgeav(tiny_url: str, tiny: Path, tmp_path: Path) -> None:
+    with chromium(tmp_path / "profile") as page:
+        ready(page, tiny_url)
+        page.evaluate("document.getElementById('profile').click()")
+        page.wait("window.edgeavProfile()", 120)
+        measured = page.evaluate("window.edgeavProfile()")
+        state = page.evaluate(STATE)
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(measured))
+    found = read_measured(path, tiny.parent / "good", Device.load("browser"))
+    assert (found.n, found.seconds, found.golden.cases) == (50, 4.0, 2)
+    assert found.runtime == "onnxruntime-web 1.30.0, wasm" and found.board and "Chrome" in found.board
+    assert state.startswith("Measured")
 
 
 def test_it_works_without_its_server_once_it_was_there(tiny: Path, tmp_path: Path) -> None:
