@@ -183,7 +183,7 @@ def test_the_cpp_runner_measures_what_a_profile_needs_and_times_no_wrong_answer(
     measured = profile(bundle.folder, device, quick)
     assert (measured.n, measured.warmup, measured.golden.cases) == (4, 1, 2)
     assert measured.model_sha256["model.pte"] == bundle.files["model.pte"]["sha256"]
-    assert measured.runtime.endswith("(C++)") and measured.peak_rss_mb < 60
+    assert measured.runtime.endswith("(C++)") and (measured.peak_rss_mb or 1000) < 60
     assert measured.sustained is not None and measured.sustained.windows
     assert compare_pair(bundle.folder, bundle.folder, device, rounds=2, workload=quick)["rounds"] == 2
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Queue
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Event(NamedTuple):
     """(S,) float32 samples, an (H, W) uint8 picture, or why there are no more, and when (seconds, monotonic)."""
 
     kind: Kind
-    data: NDArray[np.float32] | NDArray[np.uint8] | str
+    data: Any
     at_s: float
 
 
