@@ -48,19 +48,20 @@ class Source(threading.Thread):
         self._program: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        why = "it ended"
+        why = "it failed: a mistake of this program, shown above"
         try:
             for data in self._read(self):
                 if self.stopped.is_set():
                     return
                 if self.kind == "microphone" or self._events.qsize() < MOST_WAITING:
                     self._events.put(Event(self.kind, data, time.monotonic()))
+            why = "it ended"
         except EdgeavError as error:
             why = str(error)
         finally:
             self._end_program()
-        if not self.stopped.is_set():
-            self._events.put(Event(self.kind, why, time.monotonic()))
+            if not self.stopped.is_set():
+                self._events.put(Event(self.kind, why, time.monotonic()))
 
     def close(self) -> None:
         self.stopped.set()
