@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from edgeav import __version__, catalog, cli_data, cli_evaluate, cli_explain, console, doctor, show, spec
-from edgeav.device import Device
+from edgeav import __version__, catalog, cli_data, cli_devices, cli_evaluate, cli_explain, console, doctor, show, spec
 from edgeav.progress import TerminalProgress
 from edgeav.recipe import Recipe
 from edgeav.target import Precision, Target
@@ -32,15 +31,16 @@ app.add_typer(cli_data.app, name="data", short_help="Corpora: prepare one for tr
 app.command("evaluate", short_help="WER and CER of a model or bundle, by condition.")(cli_evaluate.evaluate)
 app.command("explain", short_help="What a search chose; which role has which format, and why.")(cli_explain.explain)
 app.command("join", short_help="Work along at the search of a run.")(cli_explain.join)
+app.command("profile", short_help="Measure a bundle on one device, or on many.")(cli_devices.profile)
+app.command("devices", short_help="What is declared, and what can be reached.")(cli_devices.devices)
+app.command("diff", short_help="What changed between two profiles or reports.")(cli_devices.diff)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; can be repeated.")
 ]
 RunDir = Annotated[Path | None, typer.Option(help="Where the run is kept; default runs/NAME.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-DeviceName = Annotated[str, typer.Option(help="A shipped device's name, or a YAML file.")]
 
 
 def main() -> None:
@@ -99,32 +99,6 @@ def transcribe(
     console.print_json(rows) if as_json else show.transcripts(rows)
     if any("error" in row for row in rows):
         raise typer.Exit(console.EXIT_USER_ERROR)
-
-
-@app.command(short_help="Measure a bundle on a device.")
-def profile(
-    bundle: Bundle,
-    device: DeviceName = "this-machine",
-    overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the profile to this JSON file.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Example: edgeav profile runs/int8/bundles/onnxruntime-int8 --device this-machine --set threads=2
-
-    Measure load, first inference, latency, real-time factor and memory. --set changes the device's settings.
-    """
-    chosen = Device.load(device, overrides or [])
-    if out:
-        console.check_writable(out.parent, "--out")
-    from edgeav.profiling import profile
-
-    with TerminalProgress().busy(f"profiling {bundle} on {chosen.name}"):
-        result = profile(bundle, chosen)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    data = result.model_dump(mode="json")
-    console.print_json(data) if as_json else show.facts(data)
 
 
 @app.command(short_help="Make one bundle of a model, without a recipe.")

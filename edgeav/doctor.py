@@ -34,6 +34,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "voices": ("ttspico",),
     "tensorboard": ("tensorboard",),
     "hama": ("hama",),
+    "devices": ("asyncssh",),
 }  # fmt: skip
 ENGINES = ("onnxruntime", "openvino", "executorch")
 DISTRIBUTIONS = (

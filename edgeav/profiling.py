@@ -1,33 +1,30 @@
 """How fast, how large, on what: the measured `Profile` of a bundle on a device; fair comparisons of two.
 
 The measuring itself is `edgeav.runtime.bench`, which needs numpy and one engine and runs in a process of its
-own: the peak memory is that bundle's alone, and no other library's threads are in the way. This file starts
-it, checks what comes back and gives it a type. A number without device, versions, n and warm-up is not a
-result, so a Profile has all of them; what was not measured is listed with the reason.
+own: the peak memory is that bundle's alone, and no other library's threads are in the way. measuring.py starts it on
+the device; this file checks what comes back and gives it a type. A number without device, versions, n and warm-up is
+not a result, so a Profile has all of them; what was not measured is listed with the reason.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
+from edgeav.measuring import Bench, measure
 from edgeav.runtime.bench import Workload
-from edgeav.runtime.bundle import read_bundle
 from edgeav.spec import Strict
 
 SCHEMA = "edgeav-profile/1"
-TIME_LIMIT_S = 1800  # a hung engine must not hang the run; a profile of the demo model takes seconds
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-LAST_LINES = 15
+# MLPerf's single-stream scenario (Reddi et al. 2020, https://arxiv.org/abs/1911.02549; Mobile's rules): one query after
+# another, at least 1,024 and at least a minute, judged by the 90th percentile.
+SINGLE_STREAM = Workload(iterations=1024, at_least_s=60.0)
+SUSTAINED_S = 600.0
 
 
 class Milliseconds(Strict):
@@ -70,6 +67,55 @@ class Golden(Strict):
     """Largest difference of a log-probability."""
 
 
+class Condition(Strict):
+    """What the device said of itself; None: it does not say."""
+
+    temperature_c: float | None
+    frequency_mhz: float | None
+    throttling: list[str] | None
+    """What held it back, on a Raspberry Pi; empty: nothing."""
+
+
+class Conditions(Strict):
+    """Before and after the timed inferences."""
+
+    before: Condition
+    after: Condition
+
+
+class SingleStream(Strict):
+    """MLPerf-style: queries one after another."""
+
+    queries: int
+    seconds: float
+    p90_ms: float
+
+
+class Window(Condition):
+    """A part of the sustained work; its condition is that of its end."""
+
+    at_s: float
+    n: int
+    p50_ms: float
+    p90_ms: float
+
+
+class Sustained(Strict):
+    """Work without a pause."""
+
+    seconds: float
+    windows: list[Window]
+    slowdown: float
+    """Median of the last quarter of the windows / of the first; above 1: it became slower."""
+
+
+class Instructions(Strict):
+    """Of one inference, a second of sound; hardly depends on what else the machine does."""
+
+    per_second: float
+    how: str
+
+
 class Profile(Strict):
     """One bundle on one device. Times are of a whole utterance of `seconds`, batch 1."""
 
@@ -91,6 +137,10 @@ class Profile(Strict):
     """The processor's frequency policy; None: not readable."""
     runtime: str
     """Engine and version."""
+    board: str | None = None
+    cores: int | None = None
+    memory_mb: float | None = None
+    """Of the whole device, 10^6 bytes."""
     threads: int
     seconds: float
     steps: int
@@ -104,32 +154,43 @@ class Profile(Strict):
     """Opening the model, the library being there."""
     first_ms: float
     wall_ms: Milliseconds
-    cpu_ms: Milliseconds
-    """Process CPU time: what to compare on a busy machine."""
+    cpu_ms: Milliseconds | None
+    """Process CPU time: what to compare on a busy machine. A browser does not tell it, nor the memory."""
     rtf: float
     """Real-time factor: median wall time / length of the sound."""
-    peak_rss_mb: float
+    peak_rss_mb: float | None
     """Of the whole process, Python and the engine's library included."""
-    runtime_rss_mb: float
+    runtime_rss_mb: float | None
     """Of the same process before it opened the model: what any model costs on this engine."""
     golden: Golden
+    condition: Conditions | None = None
+    single_stream: SingleStream | None = None
+    sustained: Sustained | None = None
+    instructions: Instructions | None = None
+    parts_ms: dict[str, float] | None = None
+    """Medians of mel, crop, encode and decode, each on its own."""
     operators: list[Operator] | None = None
     integer_share: IntegerShare | None = None
     not_measured: dict[str, str] = Field(default_factory=dict)
     """What is missing here, and why."""
 
+    @model_validator(mode="after")
+    def _a_gap_has_a_reason(self) -> Profile:
+        gaps = {"cpu_ms", "peak_rss_mb", "runtime_rss_mb"} - set(self.not_measured)
+        silent = sorted(name for name in gaps if getattr(self, name) is None)
+        if silent:
+            raise ValueError(f"{', '.join(silent)}: null, and not_measured does not say why")
+        return self
 
-def profile(bundle_folder: Path, device: Device, workload: Workload | None = None, operators: bool = True) -> Profile:
-    """Measure one bundle on a device, in a process of its own. EdgeavError has a failure's last lines."""
-    _check_engine(bundle_folder, device)
-    flags = ["--operators"] if operators else []
-    measured = _bench([bundle_folder], device, workload or Workload(), flags)
-    missing = _never_measured(operators) | measured.pop("not_measured", {})
-    data = {"device": device.name, "emulated": device.emulated, **measured, "not_measured": missing}
-    try:
-        return Profile.model_validate_json(json.dumps(data))
-    except ValidationError as error:
-        raise EdgeavError(f"the bench on {device.name} is not of this edgeav version: {error}") from error
+
+def profile(
+    bundle_folder: Path, device: Device, workload: Workload | None = None, operators: bool = True, wait_s: int = 0
+) -> Profile:
+    """Measure one bundle on a device, in a process of its own; `wait_s` for a device that somebody else uses."""
+    workload = workload or (EMULATED if device.emulated else Workload())
+    operators = operators and device.runner == "python"
+    measured = measure(Bench((bundle_folder,), workload, operators=operators), device, wait_s)
+    return _typed(measured, device, workload, operators)
 
 
 def compare_pair(
@@ -142,80 +203,46 @@ def compare_pair(
 
     A ratio is the median over the rounds of (fp32's median / int8's median); min and max are over the rounds.
     """
-    for folder in (fp32_folder, int8_folder):
-        _check_engine(folder, device)
+    if device.emulated:
+        raise EdgeavError(f"{device.name} is emulated: a ratio of its times means nothing; compare instructions")
     workload = workload or Workload(iterations=10, warmup=2)
-    return _bench([fp32_folder, int8_folder], device, workload, ["--rounds", str(rounds)])
+    return measure(Bench((fp32_folder, int8_folder), workload, rounds), device)
 
 
-def _check_engine(folder: Path, device: Device) -> None:
-    engine = read_bundle(folder).engine
-    if engine not in device.engines:
-        raise EdgeavError(f"{folder} needs {engine}, but {device.name} has {', '.join(device.engines)}")
+EMULATED = Workload(seconds=1.0, iterations=2, warmup=0, parts=False)  # enough to see that it works; no time counts
 
 
-def _never_measured(operators: bool) -> dict[str, str]:
+def _typed(measured: dict[str, Any], device: Device, workload: Workload, operators: bool) -> Profile:
+    """What came back, checked field by field; what is missing gets its reason."""
+    emulated = measured.pop("emulated_here", False) or device.emulated
+    missing = _never_measured(measured, operators) | measured.pop("not_measured", {})
+    if reason := measured.pop("no_instructions", None):
+        missing |= {} if measured.get("instructions") else {"instructions": reason}
+    if emulated:
+        missing["latency"] = "emulated: its times say nothing about the device it imitates"
+    elif workload.at_least_s:
+        wall, seconds = measured["wall_ms"], measured["n"] * measured["wall_ms"]["mean"] / 1000
+        measured["single_stream"] = {"queries": measured["n"], "seconds": seconds, "p90_ms": wall["p90"]}
+    data = {"device": device.name, "emulated": emulated, **measured, "not_measured": missing}
+    limit_mb = device.limits.memory_mb
+    if limit_mb and measured["peak_rss_mb"] > limit_mb:
+        raise EdgeavError(f"{device.name}: peak memory {measured['peak_rss_mb']:.0f} MB, allowed are {limit_mb}")
+    try:
+        return Profile.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise EdgeavError(f"the bench on {device.name} is not of this edgeav version: {error}") from error
+
+
+def _never_measured(measured: dict[str, Any], operators: bool) -> dict[str, str]:
     """What a serious profile has and this one lacks: nobody should take silence for zero."""
     missing = {
         "energy": "needs a meter",
-        "temperature and throttling": "needs 10 minutes on the hardware",
         "chunks of a stream": "the model takes whole utterances",
+        "capture": "needs a camera and a microphone",
+        "face": "needs pictures of a face; the apps measure it",
     }
+    if (measured.get("condition") or {}).get("after", {}).get("temperature_c") is None:
+        missing["temperature"] = "the device has no readable thermal zone"
+    if not measured.get("sustained"):
+        missing["throttling over 10 minutes"] = "not asked for: --sustained 600"
     return missing if operators else missing | {"operators": "not asked for"}
-
-
-def _bench(folders: list[Path], device: Device, workload: Workload, flags: list[str]) -> dict[str, Any]:
-    """Run edgeav.runtime.bench on the device and return what it says."""
-    match device.connect:
-        case "local":
-            return _bench_locally(folders, device, workload, flags)
-
-
-def _bench_locally(folders: list[Path], device: Device, workload: Workload, flags: list[str]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="edgeav-bench-") as place:
-        result = Path(place) / "result.json"
-        # -P: a file in the user's folder that is called like a package must not be imported in its stead.
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "edgeav.runtime.bench",
-            *(str(folder.resolve()) for folder in folders),
-        ]
-        command += [
-            "--threads",
-            str(device.threads),
-            "--seconds",
-            str(workload.seconds),
-            "--seed",
-            str(workload.seed),
-        ]
-        command += ["--iterations", str(workload.iterations), "--warmup", str(workload.warmup), *flags]
-        _run([*command, "--json", str(result)], device)
-        return json.loads(result.read_text())
-
-
-def _run(command: list[str], device: Device) -> None:
-    try:
-        done = subprocess.run(
-            command,
-            env=_environment(device),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIME_LIMIT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise EdgeavError(f"the bench on {device.name} did not end in {TIME_LIMIT_S} s and was stopped") from error
-    if done.returncode != 0:
-        killed = f"killed by signal {-done.returncode}" if done.returncode < 0 else f"exit {done.returncode}"
-        lines = (done.stderr or done.stdout).strip().splitlines()[-LAST_LINES:]
-        raise EdgeavError("\n  ".join([f"the bench on {device.name} failed ({killed}):", *lines]))
-
-
-def _environment(device: Device) -> dict[str, str]:
-    """This process's, with every library's thread pool of the device's size, and this edgeav found first."""
-    here = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    threads = dict.fromkeys(THREAD_VARIABLES, str(device.threads))
-    return {**os.environ, **threads, "PYTHONPATH": path}

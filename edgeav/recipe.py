@@ -145,6 +145,22 @@ class Recipe(spec.Strict):
                     raise ValueError(f"target {target.name} needs {target.engine}, but {device.name} has none: {runs}")
         return self
 
+    @model_validator(mode="after")
+    def _every_device_can_be_started_from_here(self) -> Recipe:
+        by_hand = [device.name for device in self.devices if device.address.kind == "manual"]
+        if by_hand:
+            how = f"edgeav profile BUNDLE --device {by_hand[0]} --measured FILE"
+            raise ValueError(f"profile: {', '.join(by_hand)}: measured by its own app, not by a run; afterwards: {how}")
+        return self
+
+    @model_validator(mode="after")
+    def _speed_is_measured_somewhere(self) -> Recipe:
+        devices = self.devices
+        if self.budget.speed and devices and all(device.emulated for device in devices):
+            names = ", ".join(device.name for device in devices)
+            raise ValueError(f"budget.speed: {names}: emulated, so no time counts; profile on a real device too")
+        return self
+
 
 def _all_exist(kind: spec.Kind, names: list[str]) -> list[str]:
     """The same names; ValueError names all that do not exist, or appear twice."""

@@ -132,6 +132,18 @@ class BucketRow(Strict):
     blank: float
 
 
+class ChoiceRow(Strict):
+    """The bundle that one device should get: the fastest there within the WER budget."""
+
+    device: str
+    target: str
+    precision: str
+    by: str
+    """p50_ms, or instructions on an emulated device."""
+    value: float
+    say: str
+
+
 class Check(Strict):
     name: str
     target: str
@@ -167,6 +179,8 @@ class Report(Strict):
     bundles: list[BundleRow] = Field(default_factory=list)
     pairs: list[PairRow] = Field(default_factory=list)
     buckets: list[BucketRow] = Field(default_factory=list)
+    choices: list[ChoiceRow] = Field(default_factory=list)
+    """By device."""
     eager: dict[str, WerRow] = Field(default_factory=dict)
     """The PyTorch model itself, by split: what an export can at best be."""
     search: SearchRow | None = None
@@ -179,7 +193,17 @@ class Report(Strict):
 
     @property
     def devices(self) -> list[str]:
-        return list(dict.fromkeys(device for bundle in self.bundles for device in bundle.profile))
+        """Those whose times are times: an emulated device has no latency to show."""
+        return [device for device, emulated in self._emulated.items() if not emulated]
+
+    @property
+    def imitations(self) -> list[str]:
+        """The emulated devices."""
+        return [device for device, emulated in self._emulated.items() if emulated]
+
+    @property
+    def _emulated(self) -> dict[str, bool]:
+        return {device: found.emulated for bundle in self.bundles for device, found in bundle.profile.items()}
 
     def pair(self, target: str, device: str) -> PairRow | None:
         return next((row for row in self.pairs if (row.target, row.device) == (target, device)), None)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeav import __version__
+from edgeav.choose import choose
 from edgeav.compress import Steps
-from edgeav.guards.verdict import bucket_checks, bucket_rows, file_checks, slower, speed_check
-from edgeav.recipe import Budget
+from edgeav.guards.budget import judge
+from edgeav.guards.verdict import bucket_checks, bucket_rows, file_checks, slower
 from edgeav.report import (
     BucketRow,
     BundleRow,
@@ -35,16 +36,19 @@ from edgeav.runtime.machine import machine
 from edgeav.search.result import SearchRow, load_search
 from edgeav.target import Precision
 
-PARITY_LIMIT = 1e-3  # largest difference of a log-probability between a float artifact and PyTorch
 ALL = "all"  # the name of the test splits taken together
 
 
 def assemble(run: Run, steps: Steps) -> Report:
     """Everything a finished run found out."""
     bundles = [_bundle_row(run, steps, *key) for key in steps.exports]
-    pairs = [_pair_row(run, steps, *key) for key in steps.profiles if small_bundles(steps)]
-    buckets = [row for target in small_bundles(steps) for row in _bucket_rows(run, steps, target)]
-    checks = [*judge(run.recipe.budget, bundles, pairs).checks, *_guard_checks(run, steps, buckets)]
+    small = small_bundles(steps)
+    increases = {target: _increases(run, steps, target) for target in small}
+    real = {device.name for device in run.recipe.devices if not device.emulated}  # of others no ratio is measured
+    pairs = [_pair_row(run, steps, key, increases[key[0]]) for key in steps.profiles if small and key[1] in real]
+    lost = {target: list(found.values())[-1] for target, found in increases.items()}  # the last: over all splits
+    buckets = [row for target in small for row in _bucket_rows(run, steps, target)]
+    checks = [*judge(run.recipe.budget, bundles, pairs, lost), *_guard_checks(run, steps, buckets)]
     eager = read_json(run.folder / steps.baseline.name / "wer.json")
     return Report(
         recipe=run.recipe.model_dump(mode="json", exclude_none=True),
@@ -56,6 +60,7 @@ def assemble(run: Run, steps: Steps) -> Report:
         bundles=bundles,
         pairs=pairs,
         buckets=buckets,
+        choices=choose(bundles, lost, run.recipe.budget),
         eager={split: WerRow(**row) for split, row in eager.items()},
         search=_search(run),
         notes=[
@@ -75,62 +80,6 @@ def describe_quality(folder: Path, row: BundleRow) -> None:
     }
     if bundle.quality | measured != bundle.quality:
         update_quality(bundle, bundle.quality | measured)
-
-
-def judge(budget: Budget, bundles: list[BundleRow], pairs: list[PairRow]) -> Verdict:
-    """Parity of every float artifact always; the rest as far as the budget asks for it."""
-    checks = [*_parity_checks(bundles)]
-    for pair in pairs:
-        checks += [
-            *_wer_checks(budget, bundles, pair),
-            speed_check(budget, pair),
-            *_size_checks(budget, bundles, pair),
-        ]
-    return Verdict(passed=all(check.passed for check in checks), checks=checks)
-
-
-def _parity_checks(bundles: list[BundleRow]) -> Iterator[Check]:
-    for row in bundles:
-        if row.precision == "fp32" and row.parity:
-            same = "identical transcripts" if row.parity.transcripts_equal else "DIFFERENT transcripts"
-            passed = row.parity.max_abs <= PARITY_LIMIT and row.parity.transcripts_equal
-            say = f"reloaded fp32 artifact within {row.parity.max_abs:.1e} of PyTorch, {same}"
-            yield Check(
-                name="parity", target=row.target, value=row.parity.max_abs, limit=PARITY_LIMIT, passed=passed, say=say
-            )
-
-
-def _wer_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iterator[Check]:
-    """The upper end of the interval must hold: a difference that might be larger has not been shown to be small."""
-    if budget.wer is None:
-        return
-    limit, found = budget.wer.max_increase_abs, list(pair.wer_increase.values())[-1]
-    row = _small(bundles, pair)
-    count = sum(w.utterances for w in row.wer.values())
-    enough = count >= budget.wer.min_utterances
-    interval = f"{found.abs:+.2f} points, {budget.wer.ci} % interval {found.low:+.2f} to {found.high:+.2f}, n = {count}"
-    say = f"{row.precision} against fp32: {interval}" + (
-        "" if enough else f"; at least {budget.wer.min_utterances} utterances asked for"
-    )
-    passed = enough and found.high <= limit
-    yield Check(name="wer", target=pair.target, value=found.high, limit=limit, passed=passed, say=say)
-
-
-def _size_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iterator[Check]:
-    if budget.size_ratio is not None:
-        limit, ratio = budget.size_ratio, pair.size_ratio
-        say = f"{_small(bundles, pair).precision} has {ratio:.3f} of the bytes of fp32"
-        yield Check(name="size", target=pair.target, value=ratio, limit=limit, passed=ratio <= limit, say=say)
-    if budget.size_mb is not None:
-        limit = budget.size_mb
-        row = _small(bundles, pair)
-        size, say = row.size_mb, f"{row.precision} artifact of {row.size_mb:.2f} MB"
-        yield Check(name="size", target=pair.target, value=size, limit=limit, passed=size <= limit, say=say)
-
-
-def _small(bundles: list[BundleRow], pair: PairRow) -> BundleRow:
-    """The bundle of a pair that is not its reference."""
-    return next(b for b in bundles if b.target == pair.target and b.precision != "fp32")
 
 
 def _bundle_row(run: Run, steps: Steps, target: str, precision: Precision) -> BundleRow:
@@ -169,13 +118,13 @@ def small_bundles(steps: Steps) -> dict[str, Precision]:
     return {target: precision for target, precision in steps.exports if precision != "fp32"}
 
 
-def _pair_row(run: Run, steps: Steps, target: str, device: str) -> PairRow:
-    pair = read_json(run.folder / steps.profiles[target, device].name / "pair.json")
+def _pair_row(run: Run, steps: Steps, key: tuple[str, str], increase: dict[str, Increase]) -> PairRow:
+    """`key`: target and device."""
+    target, device = key
+    pair = read_json(run.folder / steps.profiles[key].name / "pair.json")
     small = small_bundles(steps)[target]
-    rows = {p: _transcripts(run, steps.measures[target, p]) for p in ("fp32", small)}
     sizes = {p: _size_of(run, steps.exports[target, p]) for p in ("fp32", small)}
     ratios = ("cpu_ratio", "wall_ratio", "cpu_ratio_min", "cpu_ratio_max")
-    increase = _increases(rows["fp32"], rows[small], run)
     size_ratio = round(sizes[small] / sizes["fp32"], 4)
     timing = {name: pair[name] for name in ratios}
     chosen = "fp32" if slower(pair["cpu_ratio"], pair["cpu_ratio_min"], pair["cpu_ratio_max"]) else small
@@ -199,10 +148,11 @@ def _guard_checks(run: Run, steps: Steps, buckets: list[BucketRow]) -> Iterator[
         yield from bucket_checks(run.recipe.budget, [row for row in buckets if row.target == target])
 
 
-def _increases(fp32: list[dict], small: list[dict], run: Run) -> dict[str, Increase]:
+def _increases(run: Run, steps: Steps, target: str) -> dict[str, Increase]:
     """By split, and last over all of them, where there are several."""
     from edgeav.measure import wer_increase
 
+    fp32, small = (_transcripts(run, steps.measures[target, p]) for p in ("fp32", small_bundles(steps)[target]))
     ci = run.recipe.budget.wer.ci if run.recipe.budget.wer else 95
     found = {}
     splits = list(dict.fromkeys(row["split"] for row in fp32))

@@ -38,6 +38,23 @@ def facts(data: dict[str, Any]) -> None:
     console.print_table(rows, ["what", "value"])
 
 
+def without_emulated_times(profile: dict[str, Any]) -> dict[str, Any]:
+    """A profile for people: the times of an emulated device are left out, for they would be read as latency."""
+    times = (
+        "import_ms",
+        "load_ms",
+        "first_ms",
+        "wall_ms",
+        "cpu_ms",
+        "rtf",
+        "parts_ms",
+        "peak_rss_mb",
+        "runtime_rss_mb",
+    )
+    shown = {key: value for key, value in profile.items() if value is not None}
+    return {key: value for key, value in shown.items() if key not in times} if profile["emulated"] else shown
+
+
 def health(found: dict[str, Any]) -> None:
     """What `edgeav doctor` found: the machine, versions, each extra with what to type when it is missing."""
     cpu = found["cpu"]

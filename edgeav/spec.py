@@ -67,6 +67,13 @@ def unique(items: list[T]) -> list[T]:
     return items
 
 
+def distinct(names: Sequence[str], option: str) -> None:
+    """EdgeavError when something stands in a list of the command line twice."""
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise EdgeavError(f"{option}: {', '.join(twice)} stands there twice")
+
+
 def dump(spec: Strict) -> str:
     """The declaration as YAML that `load` reads back to an equal object."""
     return yaml_text.dump(spec.model_dump(mode="json", exclude_none=True))

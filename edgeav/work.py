@@ -156,8 +156,9 @@ def profile_bundles(bundles: Sequence[Path], device: Device, out: Path) -> None:
     from edgeav.profiling import compare_pair, profile
 
     for bundle in bundles:
-        write_json(out / f"{bundle.name}.json", profile(bundle, device).model_dump(mode="json"))
-    if len(bundles) == 2:
+        found = profile(bundle, device, operators=not device.emulated)
+        write_json(out / f"{bundle.name}.json", found.model_dump(mode="json"))
+    if len(bundles) == 2 and not device.emulated:
         write_json(out / "pair.json", compare_pair(bundles[0], bundles[1], device))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ssh_server
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # transformers is here for its model classes; nothing is downloaded
@@ -30,6 +31,15 @@ def grid() -> Path:
     if not GRID.is_dir():
         pytest.skip(f"needs the real clips in {GRID.relative_to(REPOSITORY.parent)}, which are not here")
     return GRID
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssh_server.Sshd]:
+    """A real SSH server of this machine; the test skips where there is none."""
+    server = ssh_server.start(tmp_path_factory.mktemp("sshd"))
+    yield server
+    server.process.terminate()
+    server.process.wait()
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_the_help_of_every_command_opens_with_an_example_of_that_command(name: s
 
 
 def test_every_promised_command_exists_and_speaks_json() -> None:
-    promised = ["compress", "plan", "transcribe", "profile", "export"]
+    promised = ["compress", "plan", "transcribe", "profile", "export", "devices", "diff"]
     promised += ["report", "models", "recipes", "doctor"]
     assert set(promised) <= set(COMMANDS)
     for name in promised:

@@ -13,9 +13,10 @@ from edgeav.data.cache import DecodedClips
 from edgeav.data.corpus import Media
 from edgeav.errors import EdgeavError
 from edgeav.guards.buckets import joinable, joined, length_cases
+from edgeav.guards.budget import judge
 from edgeav.guards.verdict import bucket_checks, bucket_rows, file_checks, slower, speed_check
 from edgeav.recipe import Budget, Recipe
-from edgeav.report import BucketRow, PairRow
+from edgeav.report import BucketRow, BundleRow, Increase, PairRow, WerRow
 from edgeav.runtime.inputs import Features
 
 
@@ -43,6 +44,25 @@ def test_a_speed_that_the_recipe_asks_for_must_be_reached_whatever_is_kept() -> 
     assert not speed_check(budget, pair(0.5, "fp32")).passed
     assert not speed_check(budget, pair(1.4)).passed
     assert speed_check(budget, pair(1.6)).passed
+
+
+def bundle(precision: str, size_mb: float) -> BundleRow:
+    counts = {"utterances": 300, "words": 900, "substitutions": 9, "deletions": 0, "insertions": 0}
+    wer = WerRow(wer=1.0, low=0.5, high=1.5, **counts)
+    facts = {"target": "openvino", "engine": "openvino", "precision": precision, "size_mb": size_mb}
+    return BundleRow.model_validate({**facts, "wer": {"test": wer}})
+
+
+def test_error_rate_and_size_are_judged_without_a_device_and_once_with_two() -> None:
+    limits = {"wer": {"max_increase_abs": 0.5}, "size_ratio": 0.3, "speed": {"min_ratio_vs_fp32": 1.5}}
+    budget, bundles = Budget.model_validate(limits), [bundle("fp32", 20.0), bundle("int8", 8.0)]
+    lost = {"openvino": Increase(abs=0.2, low=0.0, high=0.4)}
+    alone = {check.name: check for check in judge(budget, bundles, [], lost)}
+    assert alone["wer"].passed and alone["wer"].value == 0.4
+    assert not alone["size"].passed and alone["size"].value == pytest.approx(8 / 20)
+    assert "speed" not in alone
+    names = [check.name for check in judge(budget, bundles, [pair(2.0), pair(1.0)], lost)]
+    assert sorted(names) == ["size", "speed", "speed", "wer"]
 
 
 def row(increase: float, low: float, high: float, blank: float = 50.0) -> BucketRow:

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from tiny_bundle import make_bundle
 
-from edgeav import profiling
-from edgeav.device import Device
+from edgeav.agent import THREAD_VARIABLES
+from edgeav.device import Device, Limits
 from edgeav.errors import EdgeavError
-from edgeav.profiling import Profile, compare_pair, profile
+from edgeav.fleet import Load, profile_all, row
+from edgeav.measuring import environment
+from edgeav.profiling import SINGLE_STREAM, Profile, compare_pair, profile
 from edgeav.runtime.bench import Workload
+from edgeav.show import without_emulated_times
 
 QUICK = Workload(seconds=1.0, iterations=4, warmup=1)
 pytest.importorskip("onnxruntime", reason="profiles are tested on ONNX Runtime: pip install 'edgeav[onnxruntime]'")
@@ -84,12 +87,70 @@ def test_an_engine_that_the_device_lacks_is_named(tmp_path: Path) -> None:
         profile(folder, a_device(), QUICK)
 
 
-def test_a_bench_that_hangs_is_stopped(fp32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiling, "TIME_LIMIT_S", 0.01)
-    with pytest.raises(EdgeavError, match="did not end in"):
-        profile(fp32, a_device(), QUICK)
+def test_a_profile_says_what_it_could_not_measure_and_why(fp32: Path) -> None:
+    measured = profile(fp32, a_device(), QUICK, operators=False)
+    assert measured.parts_ms is not None and set(measured.parts_ms) == {"mel", "crop", "encode", "decode"}
+    assert measured.condition is not None
+    assert {"energy", "capture", "face"} <= set(measured.not_measured)
+    assert measured.instructions is not None or "counter" in measured.not_measured["instructions"]
+
+
+def test_single_stream_keeps_asking_for_as_long_and_as_often_as_it_must(fp32: Path) -> None:
+    measured = profile(fp32, a_device(), Workload(seconds=0.5, iterations=20, at_least_s=0.3), operators=False)
+    assert measured.single_stream is not None
+    assert measured.single_stream.queries == measured.n >= 20
+    assert measured.single_stream.seconds == pytest.approx(measured.n * measured.wall_ms.mean / 1000)
+    assert measured.single_stream.p90_ms == measured.wall_ms.p90
+    assert (SINGLE_STREAM.iterations, SINGLE_STREAM.at_least_s) == (1024, 60)  # MLPerf's rule
+
+
+def test_sustained_work_is_told_window_by_window(fp32: Path) -> None:
+    found = profile(fp32, a_device(), Workload(seconds=0.5, iterations=2, sustained_s=0.4), operators=False).sustained
+    assert found is not None and found.seconds >= 0.4
+    assert [row.at_s for row in found.windows] == sorted(row.at_s for row in found.windows)
+    assert sum(row.n for row in found.windows) >= len(found.windows) > 1
+    assert found.slowdown > 0
+
+
+def test_an_emulated_device_has_no_latency(fp32: Path, int8: Path) -> None:
+    measured = profile(fp32, a_device(emulated=True))
+    assert "say nothing about the device" in measured.not_measured["latency"]
+    assert row(measured)["p50 ms"] == row(measured)["RTF"] == "emulated"
+    assert "wall_ms" not in without_emulated_times(measured.model_dump(mode="json"))
+    with pytest.raises(EdgeavError, match="a ratio of its times means nothing"):
+        compare_pair(fp32, int8, a_device(emulated=True))
+
+
+def test_more_memory_than_a_device_allows_is_an_error(fp32: Path) -> None:
+    small = a_device().model_copy(update={"limits": Limits(memory_mb=1)})
+    with pytest.raises(EdgeavError, match=r"peak memory \d+ MB, allowed are 1"):
+        profile(fp32, small, QUICK, operators=False)
+
+
+def test_a_machine_of_another_architecture_or_without_an_instruction_set_is_refused(fp32: Path) -> None:
+    other = a_device().model_copy(update={"arch": "armv7", "isa": ["dotprod9"]})
+    with pytest.raises(
+        EdgeavError, match=r"is not what its file says:\n  arch: .*, expected armv7\n  isa: no dotprod9"
+    ):
+        profile(fp32, other, QUICK, operators=False)
+
+
+def test_several_devices_are_measured_and_one_that_fails_costs_its_own_row(fp32: Path) -> None:
+    good, bad = a_device(), a_device().model_copy(update={"name": "gone", "arch": "armv7"})
+    found = profile_all(fp32, [good, bad], Load(seconds=0.5, queries=3))
+    assert [one.device for one in found.profiles] == ["a-desk"] and found.profiles[0].n == 3
+    assert list(found.errors) == ["gone"] and "expected armv7" in found.errors["gone"]
+    assert [line["device"] for line in found.table()] == ["a-desk", "gone"]
+    with pytest.raises(EdgeavError, match="a-desk stands there twice"):
+        profile_all(fp32, [good, good], Load())
+
+
+def test_a_bench_that_hangs_is_stopped(fp32: Path) -> None:
+    hurried = a_device().model_copy(update={"limits": Limits(seconds=1)})
+    with pytest.raises(EdgeavError, match=r"did not end in 1 s"):
+        profile(fp32, hurried, Workload(iterations=10**9))
 
 
 def test_every_thread_pool_gets_the_devices_size() -> None:
-    environment = profiling._environment(a_device(threads=3))
-    assert {environment[name] for name in profiling.THREAD_VARIABLES} == {"3"}
+    found = environment(a_device(threads=3))
+    assert {found[name] for name in THREAD_VARIABLES} == {"3"}

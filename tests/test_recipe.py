@@ -111,6 +111,19 @@ def test_a_target_that_no_device_can_run_is_found_before_any_work(tmp_path: Path
     assert [found.name for found in recipe.devices] == ["small"]
 
 
+def test_a_speed_that_nothing_could_measure_is_not_asked_for() -> None:
+    assert "budget.speed: emulated-pi-5: emulated, so no time counts" in message(
+        "export=[onnxruntime]", "profile=[emulated-pi-5]"
+    )
+    both = ["export=[onnxruntime]", "profile=[emulated-pi-5, this-machine]"]
+    assert [device.emulated for device in Recipe.load("int8", both).devices] == [True, False]
+
+
+def test_a_device_that_only_its_app_can_measure_is_refused_before_any_work() -> None:
+    said = message("export=[onnxruntime]", "profile=[this-machine, browser]")
+    assert "profile: browser: measured by its own app" in said and "--measured FILE" in said
+
+
 def test_a_broken_target_is_blamed_on_its_own_file(tmp_path: Path) -> None:
     target = tmp_path / "mine.yaml"
     target.write_text("schema: edgeav/1\nname: mine\ndescription: x\nengine: onnx\n")

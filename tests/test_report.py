@@ -12,8 +12,10 @@ from rich.console import Console
 
 from edgeav import render
 from edgeav import report as reports
+from edgeav.choose import choose
 from edgeav.errors import EdgeavError
-from edgeav.profiling import Golden, IntegerShare, Milliseconds, Operator, Profile
+from edgeav.profiling import Golden, Instructions, IntegerShare, Milliseconds, Operator, Profile
+from edgeav.recipe import Budget, WerBudget
 from edgeav.report import (
     BundleRow,
     Check,
@@ -255,13 +257,36 @@ def test_without_real_recordings_the_page_says_so(report: Report) -> None:
     assert "No recording of a person was used" in render.render("report.html.j2", synthetic)
 
 
-def test_an_emulated_device_is_marked_wherever_its_times_stand(report: Report) -> None:
-    bundle = report.bundles[0]
-    profile = bundle.profile["this-machine"].model_copy(update={"device": "pi", "emulated": True})
-    emulated = report.model_copy(update={"bundles": [bundle.model_copy(update={"profile": {"pi": profile}})]})
-    page = render.render("report.html.j2", emulated)
-    assert "emulated: not the hardware's time" in page
-    assert "Emulated devices:" in page
+def emulated_on_a_pi(report: Report) -> Report:
+    """The same bundles, measured on a device that is emulated: its times are numbers that must not be shown."""
+    counted = {"instructions": Instructions(per_second=31_400_000, how="counted")}
+    times = Milliseconds(p50=77777.7, p90=77777.7, p99=77777.7, mean=77777.7, min=77777.7)
+    update = {"device": "pi", "emulated": True, "wall_ms": times, "cpu_ms": times, **counted}
+    bundles = [
+        bundle.model_copy(update={"profile": {"pi": bundle.profile["this-machine"].model_copy(update=update)}})
+        for bundle in report.bundles
+    ]
+    return report.model_copy(update={"bundles": bundles, "pairs": []})
+
+
+@pytest.mark.parametrize("template", ["report.html.j2", "report.md.j2"])
+def test_no_time_of_an_emulated_device_is_shown_but_its_instructions_are(report: Report, template: str) -> None:
+    page = render.render(template, emulated_on_a_pi(report))
+    assert "77777.7" not in page and "Latency on pi" not in page
+    assert "Emulated" in page and "pi" in page and "31.4" in page
+
+
+def test_each_device_gets_the_fastest_bundle_within_the_wer_budget(report: Report) -> None:
+    def found(report: Report, limit: float) -> list[tuple[str, str, str]]:
+        targets = {bundle.target for bundle in report.bundles}
+        increases = {target: Increase(abs=0.1, low=-0.2, high=0.4) for target in targets}
+        budget = Budget(wer=WerBudget(max_increase_abs=limit, ci=95, min_utterances=1))
+        return [(row.device, row.precision, row.by) for row in choose(report.bundles, increases, budget)]
+
+    fastest = min(report.bundles, key=lambda bundle: bundle.profile["this-machine"].wall_ms.p50)
+    assert found(report, 0.5) == [("this-machine", fastest.precision, "p50_ms")]
+    assert [row[1] for row in found(report, 0.3)] == ["fp32"], "int8 loses more than allowed"
+    assert [row[2] for row in found(emulated_on_a_pi(report), 0.5)] == ["instructions"]
 
 
 @pytest.mark.parametrize("template", ["report.html.j2", "report.md.j2"])

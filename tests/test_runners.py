@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -162,3 +163,34 @@ def build_cpp_runner(build: Path) -> Path:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
     return build / "run_bundle"
+
+
+@pytest.mark.slow
+def test_the_cpp_runner_measures_what_a_profile_needs_and_times_no_wrong_answer(tmp_path: Path) -> None:
+    from tiny_executorch import make_executorch_bundle
+
+    from edgeav.device import Device
+    from edgeav.errors import EdgeavError
+    from edgeav.profiling import compare_pair, profile
+    from edgeav.runtime.bench import Workload
+
+    build_cpp_runner(tmp_path / "build")  # skips without the tools
+    facts = {"name": "desk", "description": "for tests", "connect": "local", "arch": "x86_64", "runner": "cpp"}
+    device = Device.model_validate({**facts, "engines": ["executorch"], "folder": str(tmp_path / "desk")})
+    bundle = make_executorch_bundle(tmp_path / "tiny")
+    quick = Workload(seconds=1.0, iterations=4, warmup=1, sustained_s=0.2)
+
+    measured = profile(bundle.folder, device, quick)
+    assert (measured.n, measured.warmup, measured.golden.cases) == (4, 1, 2)
+    assert measured.model_sha256["model.pte"] == bundle.files["model.pte"]["sha256"]
+    assert measured.runtime.endswith("(C++)") and (measured.peak_rss_mb or 1000) < 60
+    assert measured.sustained is not None and measured.sustained.windows
+    assert compare_pair(bundle.folder, bundle.folder, device, rounds=2, workload=quick)["rounds"] == 2
+
+    golden = next((bundle.folder / "golden").glob("*.log_probs.f32"))
+    golden.write_bytes((np.fromfile(golden, "<f4") + 0.01).tobytes())
+    spec = json.loads((bundle.folder / "bundle.json").read_text())
+    spec["files"][f"golden/{golden.name}"]["sha256"] = hashlib.sha256(golden.read_bytes()).hexdigest()
+    (bundle.folder / "bundle.json").write_text(json.dumps(spec))
+    with pytest.raises(EdgeavError, match=r"comes out wrong here.*Nothing was timed"):
+        profile(bundle.folder, device, quick)

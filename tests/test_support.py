@@ -25,14 +25,14 @@ def test_every_format_an_engine_lists_is_accepted_and_every_other_is_refused_wit
         if name == "fp32":
             continue
         if name in FORMATS_OF[engine]:  # type: ignore[index]
-            assert quantize(f"format={name}", export=target).plan == Plan(format=name)
+            assert quantize(f"format={name}", export=target).plans == [Plan(format=name)]
         else:
             with pytest.raises(EdgeavError, match=rf"{engine} cannot do {name}; it can do int8, int8-dynamic"):
                 quantize(f"format={name}", export=target)
 
 
 def test_ranges_that_an_engine_lacks_are_refused_with_those_it_has() -> None:
-    assert quantize("ranges=entropy").plan is not None
+    assert quantize("ranges=entropy").plans
     with pytest.raises(EdgeavError, match="executorch has no percentile ranges; it has minmax, mse"):
         quantize("ranges=percentile", export="executorch-xnnpack")
     assert all("minmax" in ranges for ranges in RANGES_OF.values())

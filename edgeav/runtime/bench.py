@@ -28,18 +28,25 @@ from edgeav.runtime.bundle import Bundle, Golden, read_bundle
 from edgeav.runtime.ctc import decode
 from edgeav.runtime.engines import Engine, fitting, open_engine
 from edgeav.runtime.features import Array, Inputs, empty_inputs, from_named
+from edgeav.runtime.health import condition, device_facts
+from edgeav.runtime.instructions import counted
 from edgeav.runtime.machine import machine, peak_rss_mb, rss_mb
 from edgeav.runtime.operators import operator_table
+from edgeav.runtime.parts import parts_ms
+from edgeav.runtime.sustained import sustained
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is timed: one utterance of `seconds`, `iterations` times after `warmup` untimed runs."""
+    """What is timed: an utterance of `seconds`, `iterations` times and for `at_least_s`, warm; then `sustained_s`."""
 
     seconds: float = 4.0
     iterations: int = 50
     warmup: int = 5
     seed: int = 0
+    at_least_s: float = 0.0
+    sustained_s: float = 0.0
+    parts: bool = True
 
 
 def measure(folder: Path, workload: Workload, threads: int = 1, operators: bool = False) -> dict[str, Any]:
@@ -51,17 +58,18 @@ def measure(folder: Path, workload: Workload, threads: int = 1, operators: bool 
     load_ms, engine = _timed(lambda: open_engine(bundle, threads))
     first_ms, _ = _timed(lambda: engine.run(*inputs))
     golden = check_golden(engine, bundle)
-    wall_ms, cpu_ms = time_runs(engine, inputs, workload)
+    before, (wall_ms, cpu_ms) = condition(), time_runs(engine, inputs, workload)
     peak_mb = peak_rss_mb()  # before the operator profile, which loads the model once more
     return {
         **identity(bundle),
         **machine(),
+        **device_facts(),
         "runtime": f"{engine.name} {engine.version}",
         "threads": threads,
         "seconds": workload.seconds,
         "steps": inputs.steps,
         "bucket": fitting(inputs.steps, bundle.buckets),
-        "n": workload.iterations,
+        "n": len(wall_ms),
         "warmup": workload.warmup,
         "import_ms": import_ms,
         "load_ms": load_ms,
@@ -72,6 +80,10 @@ def measure(folder: Path, workload: Workload, threads: int = 1, operators: bool 
         "peak_rss_mb": peak_mb,
         "runtime_rss_mb": runtime_mb,
         "golden": golden,
+        "condition": {"before": before, "after": condition()},
+        **counted(lambda: engine.run(*inputs), workload.seconds),
+        "parts_ms": parts_ms(engine, bundle, workload.seconds) if workload.parts else None,
+        "sustained": sustained(engine, inputs, workload.sustained_s) if workload.sustained_s else None,
         **(operator_table(bundle, inputs, threads) if operators else {}),
     }
 
@@ -151,15 +163,16 @@ def _wrong(engine: Engine, bundle: Bundle, case: Golden, found: Array, off: floa
 
 
 def time_runs(engine: Engine, inputs: Inputs, workload: Workload) -> NDArray[np.float64]:
-    """(2, iterations): wall and process CPU milliseconds of each run, after the warm-up."""
+    """(2, n): wall and process CPU milliseconds of each run, after the warm-up; n is at least `iterations`."""
     for _ in range(workload.warmup):
         engine.run(*inputs)
-    times = np.empty((2, workload.iterations))
-    for index in range(workload.iterations):
+    times: list[tuple[int, int]] = []
+    start = time.perf_counter_ns()
+    while len(times) < workload.iterations or time.perf_counter_ns() - start < workload.at_least_s * 1e9:
         wall, cpu = time.perf_counter_ns(), time.process_time_ns()
         engine.run(*inputs)
-        times[:, index] = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
-    return times / 1e6
+        times.append((time.perf_counter_ns() - wall, time.process_time_ns() - cpu))
+    return np.array(times).T / 1e6
 
 
 def summary(times_ms: NDArray[np.float64]) -> dict[str, float]:
@@ -213,11 +226,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--warmup", type=_at_least(0), default=default.warmup)
     parser.add_argument("--seconds", type=float, default=default.seconds, help="length of the utterance")
     parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--at-least-s", type=float, default=default.at_least_s, help="repeat for so many seconds")
+    parser.add_argument("--sustained-s", type=float, default=default.sustained_s, help="then work on, and watch it")
+    parser.add_argument("--no-parts", action="store_true", help="do not time mel, crop, encode, decode apart")
     parser.add_argument("--rounds", type=_at_least(1), default=5, help="turns of each of two bundles")
     parser.add_argument("--operators", action="store_true", help="time every operator type too")
     parser.add_argument("--json", type=Path, help="write the result there instead of to stdout")
     args = parser.parse_args(arguments)
-    workload = Workload(args.seconds, args.iterations, args.warmup, args.seed)
+    times = args.at_least_s, args.sustained_s, not args.no_parts
+    workload = Workload(args.seconds, args.iterations, args.warmup, args.seed, *times)
     try:
         if args.second:
             result = race((args.bundle, args.second), workload, args.threads, args.rounds)

@@ -73,7 +73,7 @@ def extract_mouth(pictures: Callable[[], Iterator[Gray]], detector: FaceDetector
         frames = np.stack(list(pictures()))
         return Mouth(frames, np.ones(len(frames), bool), ["video: 96x96, taken for a mouth crop already made"])
     path = follow_mouth(pictures(), detector)
-    return Mouth(np.stack(list(_cut(pictures(), path))), path.present, path.notes)
+    return Mouth(np.stack(list(cut_mouths(pictures(), path))), path.present, path.notes)
 
 
 def follow_mouth(pictures: Iterable[Gray], detector: FaceDetector) -> MouthPath:
@@ -171,7 +171,7 @@ def _notes(path: MouthPath, detector: FaceDetector, rivals: int) -> list[str]:
     return notes
 
 
-def _cut(pictures: Iterable[Gray], path: MouthPath) -> Iterator[Gray]:
+def cut_mouths(pictures: Iterable[Gray], path: MouthPath) -> Iterator[Gray]:
     """Every picture's mouth, (96, 96); black where the mouth is unknown."""
     for picture, center, eye_distance in zip(pictures, path.center, path.eye_distance, strict=True):
         if np.isnan(eye_distance):

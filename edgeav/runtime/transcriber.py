@@ -111,6 +111,10 @@ class Transcriber:
         present = np.ones(0 if lips is None else len(lips), bool)
         return self._transcribe(Clip(sound, lips, present, [], self.bundle.features), Stopwatch(), "the arrays")
 
+    def transcribe_clip(self, clip: Clip, source: str) -> Transcript:
+        """A clip that a live source put together, its face perhaps lost on the way; `source` names it in errors."""
+        return self._transcribe(clip, Stopwatch(), source)
+
     @property
     def _hears(self) -> bool:
         return self.bundle.features.audio is not None

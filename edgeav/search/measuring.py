@@ -104,6 +104,7 @@ class Gauge:
         texts = self._texts(place)
         shutil.rmtree(place)
         wer = word_error_rate([row.text for row in self.clips.rows], texts, self.job.recipe.seed).wer
+        assert timed.cpu_ms is not None, "a profile of this machine has process CPU times"
         # Process CPU time on one thread: the wall time of an idle machine, also on a busy one.
         return Measures(wer, round(timed.cpu_ms.p50, 3), round(bundle.size_bytes / 1e6, 4)), texts
 

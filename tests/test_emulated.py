@@ -1,0 +1,189 @@
+"""Arm processors under QEMU: the same transcripts as here, and instruction counts that repeat. No time is looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeav import runner
+from edgeav.connect.push import bundle_files
+from edgeav.connect.session import Session, on_device
+from edgeav.device import Device
+from edgeav.errors import EdgeavError
+from edgeav.fleet import recognize
+from edgeav.profiling import Profile, profile
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+REPOSITORY = Path(__file__).parents[1]
+SCRIPTS = REPOSITORY / "devices" / "emulated-pi"
+CLIPS = 20
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first test clips of the demo corpus, as an .npz file."""
+    from edgeav.data.corpus import open_corpus
+
+    path = tmp_path_factory.mktemp("clips") / "clips.npz"
+    media = [clip.media() for clip in open_corpus("demo").tests[0].utterances[:CLIPS]]
+    arrays = {f"sound-{i}": one.waveform for i, one in enumerate(media)}
+    np.savez(path, **arrays, **{f"mouth-{i}": one.mouth for i, one in enumerate(media)})  # type: ignore[arg-type]
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory):
+    """bundle(target, precision) -> the demo model's bundle; EDGEAV_BUNDLES names a folder that has some already."""
+    made: dict[str, Path] = {}
+
+    def make(target: str, precision: str) -> Path:
+        from edgeav.compress import export_one
+        from edgeav.target import Target
+
+        name = f"{target}-{precision}"
+        ready = Path(os.environ.get("EDGEAV_BUNDLES", "none")) / name
+        if ready.is_dir():
+            return ready
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("bundles") / name
+            export_one("av-fast-conformer-demo", Target.load(target), precision, "demo", made[name])  # type: ignore[arg-type]
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session", params=["emulated-cortex-a72", "emulated-cortex-a76"])
+def cortex(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Device:
+    """The C++ runner for arm64 under qemu-user; skips where it cannot be built or run."""
+    pytest.importorskip("executorch", reason="pip install 'edgeav[executorch]'")
+    if platform.machine() != "x86_64" or not Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
+        pytest.skip("needs arm64 programs to run here: apt-get install qemu-user-static binfmt-support (as root)")
+    missing = [name for name in ("aarch64-linux-gnu-g++", "qemu-aarch64", "cc") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: apt-get install g++-aarch64-linux-gnu qemu-user gcc")
+    place = tmp_path_factory.mktemp("cortex")
+    return Device.load(request.param, [f"folder={place}", f"instruction_counter={SCRIPTS / 'count.sh'}"])
+
+
+@pytest.fixture(scope="session")
+def pis() -> Iterator[partial[Device]]:
+    """The emulated Raspberry Pis, built if EDGEAV_BUILD_PI says so, with their SSH servers running."""
+    place = Path(os.environ.get("EDGEAV_PI", Path.home() / ".cache/edgeav/emulated-pi"))
+    if os.geteuid():
+        pytest.skip("needs root, for chroot")
+    if not (place / "done-keys").exists():
+        if not os.environ.get("EDGEAV_BUILD_PI"):
+            pytest.skip("needs the emulated Pi: sh devices/emulated-pi/build.sh (six minutes), or EDGEAV_BUILD_PI=1")
+        subprocess.run(["sh", str(SCRIPTS / "build.sh")], check=True)
+    subprocess.run(["sh", str(SCRIPTS / "serve.sh"), "start"], check=True)
+    keys = [f"key={place / 'key'}", f"known_hosts={place / 'known_hosts'}"]
+    yield partial(Device.load, overrides=keys)
+    subprocess.run(["sh", str(SCRIPTS / "serve.sh"), "stop"], check=True)
+
+
+def texts_here(bundle: Path, clips: Path) -> list[str]:
+    """What x86 recognizes, through the agent's own code."""
+    from edgeav.runtime.agent import recognize
+
+    return recognize(bundle, clips)["texts"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_twenty_clips_on_executorch_for_arm_give_the_transcripts_of_x86(
+    cortex: Device, bundle, clips: Path, precision: str
+) -> None:
+    folder = bundle("executorch-xnnpack", precision)
+    found = recognize(folder, clips, cortex)
+    assert len(found["texts"]) == CLIPS and "C++" in found["runtime"]
+    assert found["texts"] == texts_here(folder, clips)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_instructions_on_arm_repeat_within_three_percent(cortex: Device, bundle, precision: str) -> None:
+    first, second = (profile(bundle("executorch-xnnpack", precision), cortex, operators=False) for _ in range(2))
+    assert first.emulated and first.golden.cases == 1
+    assert_counts_repeat(first, second)
+
+
+def test_a_processor_without_the_instructions_of_its_file_is_refused(cortex: Device, bundle) -> None:
+    other = cortex.model_copy(update={"isa": ["sve2"]})
+    with pytest.raises(EdgeavError, match=r"is not what its file says:\n  isa: no sve2; it has neon"):
+        profile(bundle("executorch-xnnpack", "fp32"), other)
+
+
+@pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_twenty_clips_on_a_pi_over_ssh_give_the_transcripts_of_x86(
+    pis: partial[Device], bundle, clips: Path, name: str, precision: str
+) -> None:
+    folder = bundle("onnxruntime", precision)
+    found = recognize(folder, clips, pis(name))
+    assert len(found["texts"]) == CLIPS
+    assert found["texts"] == texts_here(folder, clips)
+
+
+@pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
+def test_executorch_on_a_pi_over_ssh_gives_the_transcripts_of_x86(
+    pis: partial[Device], bundle, clips: Path, name: str
+) -> None:
+    overrides = [*pis.keywords["overrides"], "runner=cpp", "engines=[executorch]"]
+    folder = bundle("executorch-xnnpack", "int8")
+    assert recognize(folder, clips, Device.load(name, overrides))["texts"] == texts_here(folder, clips)
+
+
+@pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
+def test_a_profile_of_a_pi_says_that_it_is_emulated_and_its_counts_repeat(
+    pis: partial[Device], bundle, name: str
+) -> None:
+    first, second = (profile(bundle("onnxruntime", "fp32"), pis(name), operators=False) for _ in range(2))
+    assert first.emulated and "latency" in first.not_measured
+    assert ("dotprod" in first.isa) == (name == "emulated-pi-5")
+    assert_counts_repeat(first, second)
+
+
+@pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
+def test_the_captions_of_a_pi_read_a_real_clip_as_this_machine_does(
+    pis: partial[Device], bundle, name: str, grid: Path
+) -> None:
+    from edgeav.runtime.transcriber import Transcriber
+
+    folder, clip = bundle("onnxruntime", "fp32"), next(iter(sorted(grid.glob("raw/**/*.mpg"))))
+    expected = Transcriber(folder).transcribe(clip)
+    assert expected.text and any(note.startswith("face: found") for note in expected.notes)
+
+    def read(session: Session) -> dict:
+        app, places = session.push("apps", app_files()), [session.push("bundles", bundle_files(folder))]
+        places.append(f"{session.push('clips', {'clip' + clip.suffix: clip})}/clip{clip.suffix}")
+        words = [session.device.interpreter, "-m", "captions", "--json", "--bundle", *places]
+        return json.loads(session.run(words, {"PYTHONPATH": app}).out)
+
+    found = on_device(pis(name), read)
+    assert (found["text"], found["notes"]) == (expected.text, expected.notes)
+
+
+def app_files() -> dict[str, Path]:
+    """What the captions need there besides numpy, an engine and the readers of video: no more is imported."""
+    runtime = [REPOSITORY / "edgeav" / "__init__.py", REPOSITORY / "edgeav" / "errors.py"]
+    runtime += (REPOSITORY / "edgeav" / "runtime").glob("*.py")
+    app = REPOSITORY / "devices" / "raspberry-pi"
+    files = {str(path.relative_to(REPOSITORY)): path for path in runtime}
+    return files | {str(path.relative_to(app)): path for path in app.glob("captions/*.py")}
+
+
+def assert_counts_repeat(first: Profile, second: Profile) -> None:
+    assert first.instructions is not None and second.instructions is not None
+    assert second.instructions.per_second == pytest.approx(first.instructions.per_second, rel=0.03)
+    assert first.instructions.per_second > 1e6
+
+
+def test_the_runner_is_built_once(cortex: Device) -> None:
+    assert runner.build("aarch64") == runner.build("aarch64")
