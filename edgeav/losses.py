@@ -101,7 +101,7 @@ class CtcTraining(nn.Module):
 
     def _labels(self, view: str, batch: Batch) -> Tensor:
         """(B, N): each view is asked only about the steps at which what it sees is there."""
-        there = {"sound": batch.presence[..., 0], "lips": batch.presence[..., 1]}
+        there = {"sound": batch.presence[..., 0], "lips": batch.presence[..., 1] * batch.lips_fit[:, None]}
         return batch.labels.masked_fill(there.get(view, self.model.valid(batch.presence)[..., 0]) <= 0, NO_LABEL)
 
     def _streams(self, batch: Batch) -> dict[str, Tensor]:

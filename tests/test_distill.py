@@ -22,7 +22,7 @@ from edgeav.data.posteriors import Posteriors
 from edgeav.data.text import train_tokenizer
 from edgeav.distillation import DistillationTraining, Lesson, Schooling, Terms, distance
 from edgeav.errors import EdgeavError
-from edgeav.job import Job
+from edgeav.job import Job, Serving
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
 from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.progress import Progress
@@ -65,7 +65,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job(
         folder=str(folder / "run"),
         model=str(folder / "student"),
-        sources=[(str(folder / "clips"), 3)],
+        sources=[Serving(str(folder / "clips"), 3)],
         valid={},
         acoustics=str(folder / "acoustics"),
         noise=noise.model_dump(mode="json"),

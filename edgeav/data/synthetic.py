@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeav.data.corpus import Corpus, Media, Split, Utterance
-from edgeav.data.mouth import articulate, random_face, render
+from edgeav.data.mouth import articulate, random_face, render, worsen
+from edgeav.data.pico import PicoVoice, speak_pico
 from edgeav.data.speech import Speech, Voice, speak
+from edgeav.data.spelled import spelled
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ
 
 GRAMMAR = (
@@ -79,8 +81,11 @@ TRAIN_VOICES = [
     "sandro",
 ]
 VALID_VOICES = ["klatt2", "m8", "travis", "shelby"]
-TEST_VOICES = ["f4", "f5", "m6", "m7", "pablo", "paul", "rob", "steph", "steph2", "victor", "zac", "quincy"]
-SIZES = {"train": 4000, "valid": 100, "test": 300}
+TEST_VOICES = ["f4", "f5", "m6", "m7", "pablo", "paul", "rob", "steph", "steph2", "victor", "zac", "quincy", "klatt4"]
+PICO_VOICES = ["pico", "pico-tall", "pico-short"]  # one family, two accents: for training alone
+PICO_SHARE = 0.25
+SPELLED_SHARE = 0.3  # of the training sentences
+SIZES = {"train": 6000, "valid": 100, "test": 300}
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Drawn:
 
     text: str
     accent: str
-    voice: str
+    voice: str  # of espeak-ng; "pico" is the voice that SVOX Pico has for the accent
     seed: int
 
     def read(self) -> Media:
@@ -103,6 +108,9 @@ class Drawn:
     def _speech(self) -> Speech:
         r = np.random.default_rng([self.seed, 1])
         pitch, pitch_range = int(np.clip(r.normal(50, 15), 10, 90)), int(r.integers(20, 80))
+        if self.voice.startswith("pico"):
+            tract = {"pico": 1.0, "pico-tall": 1.12, "pico-short": 0.9}[self.voice] * float(r.uniform(0.97, 1.03))
+            return speak_pico(self.text, PicoVoice(self.accent, int(r.integers(75, 120)), pitch + 50, tract), self.seed)
         voice = Voice(f"{self.accent}+{self.voice}", int(r.integers(120, 180)), pitch, pitch_range)
         return speak(self.text, voice, seed=self.seed)
 
@@ -120,7 +128,7 @@ class Drawn:
         frames = render(articulate(speech.phonemes, duration_s, r), face, r)
         for frozen in np.flatnonzero(r.random(len(frames)) < 0.02):
             frames[frozen] = frames[max(0, frozen - 1)]  # a camera drops a frame in fifty
-        return frames
+        return worsen(frames, r)
 
 
 def demo_corpus(seed: int = 0) -> Corpus:
@@ -145,7 +153,12 @@ def _utterances(split: str, voices: list[str], seed: int) -> list[Utterance]:
     r = np.random.default_rng([seed, zlib.crc32(split.encode())])
     out = []
     for index in range(SIZES[split]):
-        drawn = Drawn(sentence(r), str(r.choice(ACCENTS)), str(r.choice(voices)), int(r.integers(2**31)))
+        training = split == "train"
+        text = spelled(r) if training and r.random() < SPELLED_SHARE else sentence(r)
+        voice, accent = str(r.choice(voices)), str(r.choice(ACCENTS))
+        if training and r.random() < PICO_SHARE:
+            voice, accent = str(r.choice(PICO_VOICES)), str(r.choice(["en-GB", "en-US"]))
+        drawn = Drawn(text, accent, voice, int(r.integers(2**31)))
         speaker = f"{drawn.voice}/{drawn.accent}"
         out.append(Utterance(f"demo-{split}-{index:04d}", speaker, drawn.text, drawn))
     return out

@@ -82,6 +82,10 @@ class Distill(Train):
                 cached and self.teacher_hears == "noisy",
                 "teacher_hears: noisy needs posteriors: online; cached ones are of clean clips",
             ),
+            (
+                cached and any(item.splice > 0 for item in self.mix),
+                "posteriors: cached are of whole clips; set splice: 0 in the mix or posteriors: online",
+            ),
             (cached and self.feature_weight > 0, "feature_weight needs posteriors: online; no hidden layer is cached"),
             (not cached and self.loaders > 0, "posteriors: online needs loaders: 0; or set posteriors: cached"),
             (self.feature_weight > 0 and not self.match, "feature_weight needs `match`, like [[6, 12]]"),

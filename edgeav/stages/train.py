@@ -5,7 +5,7 @@ Real clips are optional ingredients: where their folder is absent the stage says
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -34,6 +34,10 @@ class Ingredient(Strict):
     """Clips of it in the batch of each process."""
     optional: bool = False
     """Leave it out, and say so, where the folder is absent."""
+    splice: Share = 0.0
+    """Probability that a clip gets words of other clips of its speaker; see edgeav/data/splice.py."""
+    leave_out: list[str] = Field(default_factory=list)
+    """Speakers that are not trained on: they are there to choose settings by, and validated on."""
 
 
 class Train(Stage):
@@ -48,6 +52,8 @@ class Train(Stage):
     """Longer clips are left out: they would pad every batch they are in."""
     modalities: dict[Modality, Share] = MODALITIES
     """How often a clip that has sound and lips is given with both, as sound alone, as lips alone; adds up to 1."""
+    lip_faults: Share = 0.0
+    """Probability that the lips that go with a sound are frozen, black, late or partly missing."""
     steps: int = Field(ge=1)
     processes: int = Field(2, ge=1, le=64)
     learning_rate: float = Field(1.2e-3, gt=0, le=1)
@@ -78,7 +84,7 @@ class Train(Stage):
         return shares
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
-        from edgeav.job import Job, launch
+        from edgeav.job import Job, Serving, launch
         from edgeav.run import digest, folder_hash
 
         work, seed = run.scratch(type(self).__name__.lower()), run.recipe.seed
@@ -86,15 +92,19 @@ class Train(Stage):
         start = self.starting_model(model_folder, corpora, run, work / "initial")
         clips = {n: run.decoded(n, 0, "train", corpus.train).folder for n, corpus in corpora.items()}
         valid = {n: str(run.decoded(n, 0, "valid", c.valid).folder) for n, c in corpora.items() if c.valid}
+        valid |= {f"{n} {speaker}": str(folder) for n, speaker, folder in self._left_out(corpora, run)}
         noise = self.noise.present(run.progress.say)
-        per_batch = {item.corpus: item.per_batch for item in self.mix}
+        by_name = {item.corpus: item for item in self.mix}
         school = self.school(model_folder, run, list(clips.values()))
         models = [folder_hash(Path(folder)) for folder in (start, *([school.teacher] if school else []))]
         key = digest([self.model_dump(), noise.model_dump(), seed, models])[:8]
         job = Job(
             folder=str(work / f"job-{key}"),
             model=str(start),
-            sources=[(str(folder), per_batch[name]) for name, folder in clips.items()],
+            sources=[
+                Serving(str(folder), by_name[name].per_batch, by_name[name].splice, tuple(by_name[name].leave_out))
+                for name, folder in clips.items()
+            ],
             valid=valid,
             acoustics=str(_acoustics(noise, list(clips.values()), seed, work)),
             noise=noise.model_dump(mode="json"),
@@ -112,6 +122,15 @@ class Train(Stage):
     def school(self, model_folder: Path, run: Run, clips: Sequence[Path]) -> Schooling | None:
         """Who teaches beside the texts: nobody."""
         return None
+
+    def _left_out(self, corpora: Mapping[str, Corpus], run: Run) -> Iterator[tuple[str, str, Path]]:
+        """(corpus, speaker, decoded clips) of everybody who is not trained on; EdgeavError for an unknown speaker."""
+        for item in self.mix:
+            for speaker in item.leave_out if item.corpus in corpora else ():
+                theirs = [u for u in corpora[item.corpus].train if u.speaker == speaker]
+                if not theirs:
+                    raise EdgeavError(f"train: mix: leave_out: {item.corpus} has no speaker {speaker!r} to train on")
+                yield item.corpus, speaker, run.decoded(item.corpus, 0, f"left-out-{speaker}", theirs).folder
 
     def _open(self, run: Run) -> dict[str, Corpus]:
         from edgeav.data.corpus import open_corpus
