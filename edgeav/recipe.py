@@ -19,7 +19,7 @@ from edgeav.new_model import NewModel
 from edgeav.stages import Step
 from edgeav.target import Target
 
-BUILT_IN_CORPORA = ("demo",)
+BUILT_IN_CORPORA = ("demo", "demo-pico")
 
 
 class WerBudget(spec.Strict):

@@ -190,7 +190,7 @@ def test_noise_reaches_the_teacher_only_if_asked(job: Job) -> None:
 
 def test_cached_answers_are_the_online_ones_and_refuse_another_tempo(job: Job, tmp_path: Path) -> None:
     assert job.school is not None
-    teacher, clips = Path(job.school.teacher), Path(job.sources[0][0])
+    teacher, clips = Path(job.school.teacher), Path(job.sources[0].clips)
     online = OnlineTeacher(load_model(teacher), nbest=3)
     cache = Posteriors(cache_teacher(teacher, clips, tmp_path, (128, 3), Progress()))
     cached = CachedTeacher(online.config, [cache])

@@ -52,6 +52,7 @@ def batch(of: AVModel, steps: tuple[int, int] = (9, 6)) -> Batch:
         steps=torch.tensor(steps),
         targets=torch.tensor([token for text in TEXTS for token in text]),
         target_lengths=torch.tensor([len(text) for text in TEXTS]),
+        lips_fit=torch.ones(2, dtype=torch.bool),
     )
 
 

@@ -7,12 +7,14 @@ variant, and the face is drawn from the speaker's name. Sentence grammar: Cooke,
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeav.data.corpus import Corpus, Media, Split, Utterance
 from edgeav.data.mouth import articulate, random_face, render, worsen
+from edgeav.data.pico import ACCENTS as PICO_ACCENTS
 from edgeav.data.pico import PicoVoice, speak_pico
 from edgeav.data.speech import Speech, Voice, speak
 from edgeav.data.spelled import spelled
@@ -82,10 +84,8 @@ TRAIN_VOICES = [
 ]
 VALID_VOICES = ["klatt2", "m8", "travis", "shelby"]
 TEST_VOICES = ["f4", "f5", "m6", "m7", "pablo", "paul", "rob", "steph", "steph2", "victor", "zac", "quincy", "klatt4"]
-PICO_VOICES = ["pico", "pico-tall", "pico-short"]  # one family, two accents: for training alone
-PICO_SHARE = 0.25
-SPELLED_SHARE = 0.3  # of the training sentences
-SIZES = {"train": 6000, "valid": 100, "test": 300}
+PICO_VOICES = ["pico", "pico-tall", "pico-short"]
+SPELLED_SHARE = 0.3  # of the training sentences; the rest follow GRAMMAR
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,16 @@ class Drawn:
 
 
 def demo_corpus(seed: int = 0) -> Corpus:
-    """4,000 train, 100 validation and 300 test utterances; voices and faces of the three are disjoint."""
-    train = _utterances("train", TRAIN_VOICES, seed)
-    valid = _utterances("valid", VALID_VOICES, seed)
-    test = _utterances("test", TEST_VOICES, seed)
+    """5,000 train, 100 validation and 300 test utterances; voices and faces of the three are disjoint."""
+    train = _utterances("demo-train", 5000, TRAIN_VOICES, ACCENTS, seed)
+    valid = _utterances("demo-valid", 100, VALID_VOICES, ACCENTS, seed)
+    test = _utterances("demo-test", 300, TEST_VOICES, ACCENTS, seed)
     return Corpus("demo", train, valid, [Split("test", test, synthetic=True, speakers="unseen")])
+
+
+def pico_corpus(seed: int = 0) -> Corpus:
+    """1,500 utterances of another synthesizer, for training alone. Apart, because it must be compiled to be installed."""
+    return Corpus("demo-pico", _utterances("pico-train", 1500, PICO_VOICES, tuple(PICO_ACCENTS), seed), [], [])
 
 
 def sentence(r: np.random.Generator) -> str:
@@ -149,16 +154,11 @@ def _shifted(speech: Speech, by_s: float) -> Speech:
     return Speech(speech.waveform, phonemes, words)
 
 
-def _utterances(split: str, voices: list[str], seed: int) -> list[Utterance]:
-    r = np.random.default_rng([seed, zlib.crc32(split.encode())])
+def _utterances(name: str, count: int, voices: list[str], accents: Sequence[str], seed: int) -> list[Utterance]:
+    r = np.random.default_rng([seed, zlib.crc32(name.removeprefix("demo-").encode())])
     out = []
-    for index in range(SIZES[split]):
-        training = split == "train"
-        text = spelled(r) if training and r.random() < SPELLED_SHARE else sentence(r)
-        voice, accent = str(r.choice(voices)), str(r.choice(ACCENTS))
-        if training and r.random() < PICO_SHARE:
-            voice, accent = str(r.choice(PICO_VOICES)), str(r.choice(["en-GB", "en-US"]))
-        drawn = Drawn(text, accent, voice, int(r.integers(2**31)))
-        speaker = f"{drawn.voice}/{drawn.accent}"
-        out.append(Utterance(f"demo-{split}-{index:04d}", speaker, drawn.text, drawn))
+    for index in range(count):
+        text = spelled(r) if name.endswith("train") and r.random() < SPELLED_SHARE else sentence(r)
+        drawn = Drawn(text, str(r.choice(accents)), str(r.choice(voices)), int(r.integers(2**31)))
+        out.append(Utterance(f"{name}-{index:04d}", f"{drawn.voice}/{drawn.accent}", drawn.text, drawn))
     return out

@@ -133,11 +133,11 @@ class Train(Stage):
                 yield item.corpus, speaker, run.decoded(item.corpus, 0, f"left-out-{speaker}", theirs).folder
 
     def _open(self, run: Run) -> dict[str, Corpus]:
-        from edgeav.data.corpus import open_corpus
+        from edgeav.data.corpus import BUILT_IN, open_corpus
 
         corpora = {}
         for item in self.mix:
-            if item.optional and item.corpus != "demo" and not Path(item.corpus).is_dir():
+            if item.optional and item.corpus not in BUILT_IN and not Path(item.corpus).is_dir():
                 run.progress.say(f"train: {item.corpus} is not here; training goes on without it")
                 continue
             corpora[item.corpus] = open_corpus(item.corpus)
