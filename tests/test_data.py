@@ -242,7 +242,7 @@ def test_a_manifest_with_bad_lines_names_every_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_corpus_is_a_clear_error() -> None:
-    with pytest.raises(EdgeavError, match="neither 'demo' nor a folder"):
+    with pytest.raises(EdgeavError, match="neither demo nor demo-pico nor a folder"):
         open_corpus("nowhere")
 
 

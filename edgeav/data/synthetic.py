@@ -140,7 +140,7 @@ def demo_corpus(seed: int = 0) -> Corpus:
 
 
 def pico_corpus(seed: int = 0) -> Corpus:
-    """1,500 utterances of another synthesizer, for training alone. Apart, because it must be compiled to be installed."""
+    """1,500 utterances of another synthesizer, for training alone; apart, because installing it needs a compiler."""
     return Corpus("demo-pico", _utterances("pico-train", 1500, PICO_VOICES, tuple(PICO_ACCENTS), seed), [], [])
 
 
