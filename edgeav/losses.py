@@ -44,8 +44,9 @@ class CtcTraining(nn.Module):
         super().__init__()
         self.model, self.mixture = model, mixture or Mixture()
         there = {"middle": True, "last": True, "sound": model.audio is not None, "lips": model.video is not None}
-        if model.audio is not None:
-            model.audio.to(memory_format=torch.channels_last)  # twice as fast on CPUs; the numbers are the same
+        for convolutions in (model.audio, model.video.convs if model.video is not None else None):
+            if convolutions is not None:  # faster on CPUs; the numbers are the same
+                convolutions.to(memory_format=torch.channels_last)
         width, vocabulary = model.config.width, model.config.vocabulary
         self.heads = nn.ModuleDict({name: nn.Linear(width, vocabulary) for name in FRAME_WEIGHTS if there[name]})
 
