@@ -23,6 +23,7 @@ class Serving:
     per_batch: int
     splice: float = 0.0
     leave_out: tuple[str, ...] = ()
+    varied: bool = False
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ def lessons_of(job: Job, device: torch.device) -> LessonSource:
     """The batches of the job, with the teacher's answers if it has one."""
     config, tokenizer = load(ModelConfig, Path(job.model) / "model.json"), load_tokenizer(Path(job.model))
     sources = [
-        Source(DecodedClips(Path(s.clips)), s.per_batch, job.longest_s, s.splice, s.leave_out) for s in job.sources
+        Source(DecodedClips(Path(s.clips)), s.per_batch, job.longest_s, s.splice, s.leave_out, s.varied)
+        for s in job.sources
     ]
     acoustics = load_acoustics(Path(job.acoustics))
     batches = Batches(sources, tokenizer, acoustics, config, job.modalities, job.lip_faults)

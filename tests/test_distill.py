@@ -228,7 +228,7 @@ def test_a_job_survives_its_file(job: Job, tmp_path: Path) -> None:
     [
         ({}, "name a `teacher` or a `student`"),
         ({"student": "s", "kl_weight": 0}, "no weight at all"),
-        ({"student": "s", "posteriors": "cached"}, "tempo_share: 0"),
+        ({"student": "s", "posteriors": "cached"}, "demo are spliced or put to other tempos.*variants: 4"),
         ({"student": "s", "posteriors": "cached", "noise": QUIET, "teacher_hears": "noisy"}, "online"),
         ({"student": "s", "posteriors": "cached", "noise": QUIET, "feature_weight": 1}, "no hidden layer is cached"),
         ({"student": "s", "feature_weight": 1}, "needs `match`"),

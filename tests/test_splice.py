@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeav.data.batch import Source
 from edgeav.data.cache import DecodedClips, decode
 from edgeav.data.corpus import Media, Utterance
 from edgeav.data.lip_faults import missing, untold
 from edgeav.data.splice import FADE, SAMPLES_PER_FRAME, Donors
+from edgeav.data.variants import Variation, vary
 from edgeav.progress import Progress
 from edgeav.runtime.features import model_inputs
 from edgeav.runtime.inputs import Features
@@ -66,6 +68,25 @@ def test_a_clip_without_a_fellow_stays_as_it_is(clips: DecodedClips) -> None:
     media, text = Donors(clips, range(4)).splice(3, np.random.default_rng(0))
     assert text == clips.rows[3].text
     assert np.array_equal(media.mouth, clips.media(3).mouth)  # type: ignore[arg-type]
+
+
+def test_copies_are_spliced_and_at_other_tempos_once_and_then_taken_as_they_are(
+    clips: DecodedClips, tmp_path: Path
+) -> None:
+    source = Source(clips, 1, longest_s=clips.rows[0].duration_s, splice=1.0, leave_out=("s2",))
+    copies = vary(source, Variation(5, tempo_share=0.5, seed=3), tmp_path / "a", Progress())
+    again = vary(source, Variation(5, tempo_share=0.5, seed=3), tmp_path / "b", Progress())
+    assert (tmp_path / "a" / "lips.u8").read_bytes() == (tmp_path / "b" / "lips.u8").read_bytes()
+    assert [row.speaker for row in copies.rows] == ["s1"] * 3 * 5
+    assert all(row.text == " ".join(word for word, _, _ in row.words) for row in copies.rows)
+    assert any(row.text not in {old.text for old in clips.rows} for row in again.rows)
+    lengths = [row.duration_s for row in copies.rows]
+    assert min(lengths) < clips.rows[0].duration_s < max(lengths)
+
+    varied, r = Source(copies, 1, source.longest_s, splice=1.0, varied=True), np.random.default_rng(0)
+    assert varied.usable == list(range(15))  # a slower copy is not too long
+    assert {varied.tempo(1.0, r) for _ in range(20)} == {1.0}
+    assert all(varied.clip(i, r)[1] == row.text for i, row in enumerate(copies.rows))
 
 
 def test_faults_change_the_lips_alone_and_say_whether_they_still_fit() -> None:

@@ -27,6 +27,7 @@ from edgeav.runtime.features import Inputs, empty_inputs, hear, normalize_video,
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ, Features, LogMel
 
 NO_LABEL = -1
+TEMPOS = (0.85, 1.18)
 MASK = SAMPLE_RATE_HZ * 7 // 100  # samples: 70 ms at most, as in a log-mel
 
 
@@ -39,10 +40,13 @@ class Source:
     longest_s: float
     splice: float = 0.0  # how often a clip gets words of other clips
     leave_out: tuple[str, ...] = ()  # speakers, kept to choose settings by
+    varied: bool = False  # spliced and at other tempos already, see variants.py
 
     @cached_property
     def usable(self) -> list[int]:
         rows = self.clips.rows
+        if self.varied:  # chosen before they were made slower
+            return list(range(len(rows)))
         return [i for i, r in enumerate(rows) if r.duration_s <= self.longest_s and r.speaker not in self.leave_out]
 
     @cached_property
@@ -51,9 +55,13 @@ class Source:
 
     def clip(self, index: int, r: np.random.Generator) -> tuple[Media, str]:
         """What it holds and what is said in it."""
-        if self.splice and r.random() < self.splice:
+        if not self.varied and self.splice and r.random() < self.splice:
             return self.donors.splice(index, r)
         return self.clips.media(index), self.clips.rows[index].text
+
+    def tempo(self, share: float, r: np.random.Generator) -> float:
+        """By which the clip is played faster: of a `share` of the clips another one."""
+        return float(r.uniform(*TEMPOS)) if not self.varied and r.random() < share else 1.0
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class Batches:
                 index = _nth(source.usable, step * source.per_batch + slot, [seed, rank, number])
                 media, text = source.clip(index, r)
                 given = _choose_modality(_taken(media, self.features), r, self.modalities)
-                factor = float(r.uniform(0.85, 1.18)) if r.random() < disturbance.tempo_share else 1.0
+                factor = source.tempo(disturbance.tempo_share, r)
                 name = clip_name(source.clips, index)
                 heard = self.acoustics.disturb(at_tempo(given, factor), name, disturbance, r)
                 shown, fits, gone = self._faulty(heard, r)

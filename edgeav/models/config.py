@@ -130,7 +130,7 @@ class ModelConfig(Part):
         """The same for a front end and what it is fed."""
         ear, clock = self.audio.kind if self.audio else "", self.inputs.step_ms
         crop = self.inputs.video.crop if self.inputs.video else 0
-        block = self.video.block if self.video and self.video.kind == "space-to-depth" else 1
+        block = self.video.block * self.video.pool if self.video and self.video.kind == "space-to-depth" else 1
         return [
             (
                 bool(ear) and (ear == "resnet1d") != (self.inputs.names[0] == "samples"),
@@ -138,7 +138,7 @@ class ModelConfig(Part):
             ),
             (ear == "resnet1d" and clock != 40, f"audio: resnet1d makes steps of 40 ms, not {clock}"),
             (ear == "conv1d" and clock > 30, f"audio: conv1d looks at 30 ms, and would skip some of {clock}"),
-            (crop % block > 0, f"video: space-to-depth cannot divide {crop} pixels by {block}"),
+            (crop % block > 0, f"video: space-to-depth cannot divide {crop} pixels by {block} (block x pool)"),
         ]
 
     @property

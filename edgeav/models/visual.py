@@ -36,8 +36,9 @@ def visual_frontend(config: c.ModelConfig) -> LipFrontend:
             return LipFrontend(config, stem, layers, settings.channels[-1], rectify=False)
         case c.SpaceToDepth() as settings:
             layers = dense_convs(settings, SpaceToDepth.FRAMES * settings.block**2)
-            side = _strided(side, settings.block, *settings.strides)
-            return LipFrontend(config, SpaceToDepth(settings.block), layers, settings.channels[-1] * side**2)
+            side = _strided(side // settings.pool, settings.block, *settings.strides)
+            stem = SpaceToDepth(settings.block, Shrink(settings.pool))
+            return LipFrontend(config, stem, layers, settings.channels[-1] * side**2)
         case c.LinearPatch() as settings:
             side = side // settings.pool
             return LipFrontend(config, Frames(Shrink(settings.pool)), [], side**2, rectify=False)
@@ -116,11 +117,12 @@ class SpaceToDepth(nn.Module):
 
     FRAMES = 3  # t-1, t, t+1
 
-    def __init__(self, block: int) -> None:
+    def __init__(self, block: int, shrink: nn.Module | None = None) -> None:
         super().__init__()
-        self.block = block
+        self.block, self.shrink = block, shrink or nn.Identity()
 
     def forward(self, video: Tensor) -> Tensor:
+        video = self.shrink(video)
         b, (height, width) = self.block, video.shape[2:]
         blocks = video.flatten(0, 1).reshape(-1, height // b, b, width // b, b)
         pixels = blocks.permute(0, 2, 4, 1, 3).flatten(1, 2)  # (B*T, b^2, H/b, W/b)

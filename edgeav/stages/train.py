@@ -6,6 +6,7 @@ Real clips are optional ingredients: where their folder is absent the stage says
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +20,7 @@ from edgeav.stages.stage import Stage
 if TYPE_CHECKING:
     from edgeav.data.corpus import Corpus
     from edgeav.distillation import Schooling
+    from edgeav.job import Serving
     from edgeav.run import Run
 
 
@@ -36,6 +38,8 @@ class Ingredient(Strict):
     """Leave it out, and say so, where the folder is absent."""
     splice: Share = 0.0
     """Probability that a clip gets words of other clips of its speaker; see edgeav/data/splice.py."""
+    variants: int = Field(0, ge=0, le=100)
+    """So many copies of each clip are spliced and put to other tempos once; 0: anew in every batch."""
     leave_out: list[str] = Field(default_factory=list)
     """Speakers that are not trained on: they are there to choose settings by, and validated on."""
 
@@ -84,29 +88,26 @@ class Train(Stage):
         return shares
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
-        from edgeav.job import Job, Serving, launch
+        from edgeav.job import Job, launch
         from edgeav.run import digest, folder_hash
 
         work, seed = run.scratch(type(self).__name__.lower()), run.recipe.seed
         corpora = self._open(run)
         start = self.starting_model(model_folder, corpora, run, work / "initial")
-        clips = {n: run.decoded(n, 0, "train", corpus.train).folder for n, corpus in corpora.items()}
+        decoded = {n: run.decoded(n, 0, "train", corpus.train).folder for n, corpus in corpora.items()}
         valid = {n: str(run.decoded(n, 0, "valid", c.valid).folder) for n, c in corpora.items() if c.valid}
         valid |= {f"{n} {speaker}": str(folder) for n, speaker, folder in self._left_out(corpora, run)}
         noise = self.noise.present(run.progress.say)
-        by_name = {item.corpus: item for item in self.mix}
-        school = self.school(model_folder, run, list(clips.values()))
+        sources = [self._serving(item, decoded[item.corpus], run) for item in self.mix if item.corpus in corpora]
+        school = self.school(model_folder, run, [Path(source.clips) for source in sources])
         models = [folder_hash(Path(folder)) for folder in (start, *([school.teacher] if school else []))]
         key = digest([self.model_dump(), noise.model_dump(), seed, models])[:8]
         job = Job(
             folder=str(work / f"job-{key}"),
             model=str(start),
-            sources=[
-                Serving(str(folder), by_name[name].per_batch, by_name[name].splice, tuple(by_name[name].leave_out))
-                for name, folder in clips.items()
-            ],
+            sources=sources,
             valid=valid,
-            acoustics=str(_acoustics(noise, list(clips.values()), seed, work)),
+            acoustics=str(_acoustics(noise, list(decoded.values()), seed, work)),
             noise=noise.model_dump(mode="json"),
             seed=seed,
             school=school,
@@ -122,6 +123,22 @@ class Train(Stage):
     def school(self, model_folder: Path, run: Run, clips: Sequence[Path]) -> Schooling | None:
         """Who teaches beside the texts: nobody."""
         return None
+
+    def _serving(self, item: Ingredient, decoded: Path, run: Run) -> Serving:
+        """What of the corpus is trained on: its clips, or altered copies of them."""
+        from edgeav.data.batch import Source
+        from edgeav.data.cache import DecodedClips
+        from edgeav.data.variants import Variation, vary
+        from edgeav.job import Serving
+        from edgeav.run import digest
+
+        folder, left_out = decoded, tuple(item.leave_out)
+        if item.variants:
+            source = Source(DecodedClips(decoded), item.per_batch, self.longest_s, item.splice, left_out)
+            variation = Variation(item.variants, self.noise.tempo_share, run.recipe.seed)
+            key = digest([asdict(variation), item.splice, left_out, self.longest_s])[:8]
+            folder = vary(source, variation, run.scratch("clips") / f"{decoded.name}-{key}", run.progress).folder
+        return Serving(str(folder), item.per_batch, item.splice, left_out, varied=item.variants > 0)
 
     def _left_out(self, corpora: Mapping[str, Corpus], run: Run) -> Iterator[tuple[str, str, Path]]:
         """(corpus, speaker, decoded clips) of everybody who is not trained on; EdgeavError for an unknown speaker."""
