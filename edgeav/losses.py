@@ -106,14 +106,20 @@ class CtcTraining(nn.Module):
         return batch.labels.masked_fill(there.get(view, self.model.valid(batch.presence)[..., 0]) <= 0, NO_LABEL)
 
     def _streams(self, batch: Batch) -> dict[str, Tensor]:
-        """(B, N, D) each; lips are computed only for the rows that have them, they are the dear part."""
-        model, streams = self.model, {}
-        if (sound := model.sound(batch.audio, batch.presence)) is not None:
-            streams["sound"] = sound
-        if (seen := model.lips(batch.video, batch.presence[batch.video_rows])) is not None:
-            empty = seen.new_zeros(len(batch.presence), *seen.shape[1:])
-            streams["lips"] = empty.index_copy(0, batch.video_rows, seen)
+        """(B, N, D) each, computed only for the rows that have it, zeros elsewhere."""
+        model, presence, streams = self.model, batch.presence, {}
+        heard = presence[..., 0].any(dim=1).nonzero()[:, 0]
+        heard = heard if len(heard) else heard.new_zeros(1)  # every process must touch the same parameters
+        if (sound := model.sound(batch.audio[heard], presence[heard])) is not None:
+            streams["sound"] = _spread(sound, heard, len(presence))
+        if (seen := model.lips(batch.video, presence[batch.video_rows])) is not None:
+            streams["lips"] = _spread(seen, batch.video_rows, len(presence))
         return streams
+
+
+def _spread(stream: Tensor, rows: Tensor, count: int) -> Tensor:
+    """(R, N, D) of some rows -> (B, N, D)."""
+    return stream.new_zeros(count, *stream.shape[1:]).index_copy(0, rows, stream)
 
 
 def weighed(losses: dict[str, Tensor], shares: Mapping[str, float] | None) -> dict[str, Tensor]:

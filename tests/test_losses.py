@@ -13,6 +13,7 @@ from edgeav.losses import CtcTraining, Mixture, cross_entropy, decoder_texts
 from edgeav.models import AVModel, ModelConfig, noise
 from edgeav.models.config import AttentionDecoder, Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.runtime.inputs import Features
+from edgeav.train import learns
 
 TEXTS = [[0, 1, 1, 2], [3, 0]]
 BLOCK = Block(heads=2, head_width=16, feed_forward=64, feed_forward_2=64, conv_channels=32)
@@ -74,6 +75,23 @@ def test_every_kind_of_model_learns_two_clips_and_search_finds_their_texts(hears
         ctc_beam_search(row[:steps], learned.config.blank, 5) for row, steps in zip(log_probs, (9, 6), strict=True)
     ]
     assert [list(found[0].tokens) for found in by_ctc] == TEXTS
+
+
+def test_training_leaves_out_padding_and_clips_without_sound_and_computes_the_rest_as_ever() -> None:
+    training = CtcTraining(model())
+    data = batch(training.model)
+    data.presence[1, :, 0] = data.audio[1] = 0  # the second clip is lips alone, with a gap
+    data.presence[1, 2:5, 1] = data.video[1, 4:10] = 0
+    learns(training, frozen_norms=True)
+    frames: list[int] = []
+    assert training.model.video is not None
+    training.model.video.linear.register_forward_hook(lambda _, inputs, __: frames.append(len(inputs[0])))
+    found, _ = training.encoded(data)
+    expected, _ = CtcTraining(training.model).eval().encoded(data)
+    assert frames == [2 * (9 + 6), 2 * (9 + 9)]  # without what pads the second clip, in training
+    for name, place in (("sound", 0), ("lips", 1)):
+        there = data.presence[..., place] > 0
+        torch.testing.assert_close(found[name][there], expected[name][there], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("hears", "sees"), [(True, True), (True, False), (False, True)])

@@ -61,10 +61,21 @@ class LipFrontend(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.downsample = Downsample(config.width) if config.inputs.video_frames == 2 else nn.Identity()
 
-    def forward(self, video: Tensor) -> Tensor:
-        x = self.linear(self.convs(self.stem(video)).flatten(1))  # (B*2N, D)
-        x = self.dropout(x.relu() if self.rectify else x)
+    def forward(self, video: Tensor, within: Tensor | None = None) -> Tensor:
+        """`within` (B, T): the frames of each clip; those that only pad it are left out of the work."""
+        x = self.stem(video)
+        if within is None:
+            x = self._single(x)
+        else:
+            there = within.flatten().nonzero()[:, 0]
+            some = self._single(x[there])
+            x = some.new_zeros(len(x), some.shape[1]).index_copy(0, there, some)
         return self.downsample(x.unflatten(0, (video.shape[0], video.shape[1])))
+
+    def _single(self, frames: Tensor) -> Tensor:
+        """(B*T, C, H, W) -> (B*T, D), each frame by itself."""
+        x = self.linear(self.convs(frames).flatten(1))
+        return self.dropout(x.relu() if self.rectify else x)
 
 
 class Stem3d(nn.Module):
