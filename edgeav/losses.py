@@ -4,8 +4,8 @@
 - Intermediate CTC, where the model's `inter_ctc` names blocks: Lee & Watanabe 2021 (https://arxiv.org/abs/2102.03216).
 - Attention beside CTC, for a model with a decoder: Kim et al. 2017 (https://arxiv.org/abs/1609.06773); label smoothing:
   Szegedy et al. 2016 (https://arxiv.org/abs/1512.00567).
-- The frame losses look at the middle and the last block and at each front end alone. They are faded out, since word
-  times are only roughly right. Without them lips take several times longer to be learned.
+- The frame losses look at the middle and the last block and at each front end alone. They fade, since word times are
+  only roughly right, but not to nothing. Without them lips take several times longer to be learned.
 
 Each loss is a mean over clips, tokens or frames, whose number differs from batch to batch. So that several processes,
 or several small batches one after the other, give the gradient of one large batch, each mean is weighed by its share of

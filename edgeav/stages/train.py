@@ -40,12 +40,14 @@ class Ingredient(Strict):
     """Probability that a clip gets words of other clips of its speaker; see edgeav/data/splice.py."""
     variants: int = Field(0, ge=0, le=100)
     """So many copies of each clip are spliced and put to other tempos once; 0: anew in every batch."""
+    word_times: bool = False
+    """Clips without word times get them from the model that the stage begins with; see edgeav/data/word_times.py."""
     leave_out: list[str] = Field(default_factory=list)
     """Speakers that are not trained on: they are there to choose settings by, and validated on."""
 
 
 class Train(Stage):
-    """CTC training with frame labels that fade out; see edgeav/losses.py."""
+    """CTC training with frame labels that fade; see edgeav/losses.py."""
 
     mix: list[Ingredient] = Field(min_length=1)
     noise: Disturbance = Disturbance()
@@ -98,7 +100,9 @@ class Train(Stage):
         valid = {n: str(run.decoded(n, 0, "valid", c.valid).folder) for n, c in corpora.items() if c.valid}
         valid |= {f"{n} {speaker}": str(folder) for n, speaker, folder in self._left_out(corpora, run)}
         noise = self.noise.present(run.progress.say)
-        sources = [self._serving(item, decoded[item.corpus], run) for item in self.mix if item.corpus in corpora]
+        ingredients = [item for item in self.mix if item.corpus in corpora]
+        trained = self.times_from(model_folder)
+        sources = [self._serving(item, decoded[item.corpus], trained, run) for item in ingredients]
         school = self.school(model_folder, run, [Path(source.clips) for source in sources])
         models = [folder_hash(Path(folder)) for folder in (start, *([school.teacher] if school else []))]
         key = digest([self.model_dump(), noise.model_dump(), seed, models])[:8]
@@ -124,20 +128,35 @@ class Train(Stage):
         """Who teaches beside the texts: nobody."""
         return None
 
-    def _serving(self, item: Ingredient, decoded: Path, run: Run) -> Serving:
+    def times_from(self, model_folder: Path) -> Path:
+        """Who tells word times, if they are asked for; EdgeavError where nobody has learned anything yet."""
+        asked = [item.corpus for item in self.mix if item.word_times]
+        if asked and not (model_folder / "model.safetensors").is_file():
+            raise EdgeavError(
+                f"{type(self).__name__.lower()}: mix: word_times of {', '.join(asked)} come from the model that the"
+                " stage begins with, and it has no weights; train it first, in a stage before"
+            )
+        return model_folder
+
+    def _serving(self, item: Ingredient, decoded: Path, trained: Path, run: Run) -> Serving:
         """What of the corpus is trained on: its clips, or altered copies of them."""
         from edgeav.data.batch import Source
         from edgeav.data.cache import DecodedClips
         from edgeav.data.variants import Variation, vary
+        from edgeav.data.word_times import timed
         from edgeav.job import Serving
-        from edgeav.run import digest
+        from edgeav.run import digest, folder_hash
 
         folder, left_out = decoded, tuple(item.leave_out)
+        if item.word_times:
+            key = digest(folder_hash(trained))[:8]
+            out = run.scratch("clips") / f"{folder.name}-timed-{key}"
+            folder = timed(DecodedClips(folder), trained, out, run.progress).folder
         if item.variants:
-            source = Source(DecodedClips(decoded), item.per_batch, self.longest_s, item.splice, left_out)
+            source = Source(DecodedClips(folder), item.per_batch, self.longest_s, item.splice, left_out)
             variation = Variation(item.variants, self.noise.tempo_share, run.recipe.seed)
             key = digest([asdict(variation), item.splice, left_out, self.longest_s])[:8]
-            folder = vary(source, variation, run.scratch("clips") / f"{decoded.name}-{key}", run.progress).folder
+            folder = vary(source, variation, run.scratch("clips") / f"{folder.name}-{key}", run.progress).folder
         return Serving(str(folder), item.per_batch, item.splice, left_out, varied=item.variants > 0)
 
     def _left_out(self, corpora: Mapping[str, Corpus], run: Run) -> Iterator[tuple[str, str, Path]]:
