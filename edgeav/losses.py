@@ -4,8 +4,10 @@
 - Intermediate CTC, where the model's `inter_ctc` names blocks: Lee & Watanabe 2021 (https://arxiv.org/abs/2102.03216).
 - Attention beside CTC, for a model with a decoder: Kim et al. 2017 (https://arxiv.org/abs/1609.06773); label smoothing:
   Szegedy et al. 2016 (https://arxiv.org/abs/1512.00567).
-- The frame losses look at the middle and the last block and at each front end alone. They fade, since word times are
-  only roughly right, but not to nothing. Without them lips take several times longer to be learned.
+- The frame losses look at the middle block, at each front end alone, and at what the CTC head itself says. They fade,
+  since word times are only roughly right, but not to nothing. Without them lips take several times longer to be learned;
+  with a head of its own for the last block, CTC wrote words where no one had said them: the first of a sentence in the
+  first frame, the others crowded in its middle and at its end, and what it learned of six-word sentences served no other.
 
 Each loss is a mean over clips, tokens or frames, whose number differs from batch to batch. So that several processes,
 or several small batches one after the other, give the gradient of one large batch, each mean is weighed by its share of
@@ -48,7 +50,8 @@ class CtcTraining(nn.Module):
             if convolutions is not None:  # faster on CPUs; the numbers are the same
                 convolutions.to(memory_format=torch.channels_last)
         width, vocabulary = model.config.width, model.config.vocabulary
-        self.heads = nn.ModuleDict({name: nn.Linear(width, vocabulary) for name in FRAME_WEIGHTS if there[name]})
+        self.views = tuple(name for name in FRAME_WEIGHTS if there[name])
+        self.heads = nn.ModuleDict({name: nn.Linear(width, vocabulary) for name in self.views if name != "last"})
 
     def forward(
         self, batch: Batch, frame_weight: float, shares: Mapping[str, float] | None = None
@@ -63,7 +66,7 @@ class CtcTraining(nn.Module):
         counts = {"ctc": clips} | ({"inter_ctc": clips} if config.inter_ctc else {})
         if self.model.decoder is not None:
             counts["attention"] = float(len(batch.targets)) + clips  # each text ends in eos
-        return counts | {name: float((self._labels(name, batch) != NO_LABEL).sum()) for name in self.heads}
+        return counts | {name: float((self._labels(name, batch) != NO_LABEL).sum()) for name in self.views}
 
     def encoded(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
         """What each front end makes of the batch, and what the trunk makes of that; each (B, N, D)."""
@@ -72,17 +75,19 @@ class CtcTraining(nn.Module):
 
     def losses(self, batch: Batch, streams: dict[str, Tensor], hidden: list[Tensor]) -> dict[str, Tensor]:
         """Each loss alone, as a mean over this batch."""
-        views = {"middle": hidden[len(hidden) // 2], "last": hidden[-1], **streams}
-        frames = {name: cross_entropy(self.heads[name](v), self._labels(name, batch)) for name, v in views.items()}
-        return self._on_text(hidden, batch) | frames
+        logits = self.model.head(hidden[-1])
+        views = {"middle": hidden[len(hidden) // 2], **streams}
+        guesses = {"last": logits} | {name: self.heads[name](view) for name, view in views.items()}
+        frames = {name: cross_entropy(guesses[name], self._labels(name, batch)) for name in self.views}
+        return self._on_text(hidden, logits, batch) | frames
 
     def total(self, losses: dict[str, Tensor], frame_weight: float) -> Tensor:
         """The losses on the text, mixed, and those on the frames."""
-        return self._mixed(losses) + frame_weight * sum(FRAME_WEIGHTS[name] * losses[name] for name in self.heads)
+        return self._mixed(losses) + frame_weight * sum(FRAME_WEIGHTS[name] * losses[name] for name in self.views)
 
-    def _on_text(self, hidden: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+    def _on_text(self, hidden: list[Tensor], logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         model, config = self.model, self.model.config
-        losses = {"ctc": ctc(model.head(hidden[-1]), batch, config.blank)}
+        losses = {"ctc": ctc(logits, batch, config.blank)}
         if config.inter_ctc:
             between = [ctc(model.head(hidden[place]), batch, config.blank) for place in config.inter_ctc]
             losses["inter_ctc"] = torch.stack(between).mean()

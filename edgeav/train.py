@@ -41,9 +41,7 @@ from edgeav.spec import load
 from edgeav.teacher import Lessons, open_teacher
 
 Lesson = TypeVar("Lesson")
-# What is left of the frame losses in the end. Without it CTC forgets where words stand: a model of sentences of six
-# words wrote the first two at the start of the clip, the next two in its middle and the last two at its end.
-ANCHOR = 0.15
+ANCHOR = 0.15  # what is left of the frame losses in the end: CTC alone forgets where words stand
 
 
 class LessonSource(Protocol):
