@@ -5,9 +5,10 @@
 - Attention beside CTC, for a model with a decoder: Kim et al. 2017 (https://arxiv.org/abs/1609.06773); label smoothing:
   Szegedy et al. 2016 (https://arxiv.org/abs/1512.00567).
 - The frame losses look at the middle block, at each front end alone, and at what the CTC head itself says. They fade,
-  since word times are only roughly right, but not to nothing. Without them lips take several times longer to be learned;
-  with a head of its own for the last block, CTC wrote words where no one had said them: the first of a sentence in the
-  first frame, the others crowded in its middle and at its end, and what it learned of six-word sentences served no other.
+  since word times are only roughly right, but not to nothing. Without them lips take several times longer to be
+  learned. With a head of its own for the last block, CTC wrote words where nobody says them: the first word of a
+  sentence in the first frame, the others crowded in the middle and at the end, and what the model learned of sentences
+  of six words served no others.
 
 Each loss is a mean over clips, tokens or frames, whose number differs from batch to batch. So that several processes,
 or several small batches one after the other, give the gradient of one large batch, each mean is weighed by its share of
