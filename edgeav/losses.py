@@ -4,11 +4,12 @@
 - Intermediate CTC, where the model's `inter_ctc` names blocks: Lee & Watanabe 2021 (https://arxiv.org/abs/2102.03216).
 - Attention beside CTC, for a model with a decoder: Kim et al. 2017 (https://arxiv.org/abs/1609.06773); label smoothing:
   Szegedy et al. 2016 (https://arxiv.org/abs/1512.00567).
-- The frame losses look at the middle block, at each front end alone, and at what the CTC head itself says. They fade,
-  since word times are only roughly right, but not to nothing. Without them lips take several times longer to be
-  learned. With a head of its own for the last block, CTC wrote words where nobody says them: the first word of a
-  sentence in the first frame, the others crowded in the middle and at the end, and what the model learned of sentences
-  of six words served no others.
+- The frame losses look at the middle and the last block and at each front end alone. They are faded out, since word
+  times are only roughly right. Without them lips take several times longer to be learned.
+- The anchor keeps CTC's spikes within the words they stand for; where a token stands is otherwise nobody's concern
+  (Sak et al. 2015, https://arxiv.org/abs/1507.06947, limit delays so). Without it a model of sentences of six words
+  wrote the first in the first frame and crowded the others in the middle and at the end: a layout that served no other
+  sentence, and no student.
 
 Each loss is a mean over clips, tokens or frames, whose number differs from batch to batch. So that several processes,
 or several small batches one after the other, give the gradient of one large batch, each mean is weighed by its share of
@@ -29,6 +30,7 @@ from edgeav.data.batch import NO_LABEL, Batch
 from edgeav.models import AVModel
 
 FRAME_WEIGHTS = {"middle": 1.5, "last": 1.0, "sound": 0.5, "lips": 1.0}
+ANCHOR_WEIGHT = 3.0
 LABEL_SMOOTHING = 0.1  # of the attention decoder, as in Auto-AVSR
 
 
@@ -51,8 +53,7 @@ class CtcTraining(nn.Module):
             if convolutions is not None:  # faster on CPUs; the numbers are the same
                 convolutions.to(memory_format=torch.channels_last)
         width, vocabulary = model.config.width, model.config.vocabulary
-        self.views = tuple(name for name in FRAME_WEIGHTS if there[name])
-        self.heads = nn.ModuleDict({name: nn.Linear(width, vocabulary) for name in self.views if name != "last"})
+        self.heads = nn.ModuleDict({name: nn.Linear(width, vocabulary) for name in FRAME_WEIGHTS if there[name]})
 
     def forward(
         self, batch: Batch, frame_weight: float, shares: Mapping[str, float] | None = None
@@ -67,7 +68,7 @@ class CtcTraining(nn.Module):
         counts = {"ctc": clips} | ({"inter_ctc": clips} if config.inter_ctc else {})
         if self.model.decoder is not None:
             counts["attention"] = float(len(batch.targets)) + clips  # each text ends in eos
-        return counts | {name: float((self._labels(name, batch) != NO_LABEL).sum()) for name in self.views}
+        return counts | {name: float((self._labels(name, batch) != NO_LABEL).sum()) for name in (*self.heads, "anchor")}
 
     def encoded(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
         """What each front end makes of the batch, and what the trunk makes of that; each (B, N, D)."""
@@ -77,14 +78,15 @@ class CtcTraining(nn.Module):
     def losses(self, batch: Batch, streams: dict[str, Tensor], hidden: list[Tensor]) -> dict[str, Tensor]:
         """Each loss alone, as a mean over this batch."""
         logits = self.model.head(hidden[-1])
-        views = {"middle": hidden[len(hidden) // 2], **streams}
-        guesses = {"last": logits} | {name: self.heads[name](view) for name, view in views.items()}
-        frames = {name: cross_entropy(guesses[name], self._labels(name, batch)) for name in self.views}
+        views = {"middle": hidden[len(hidden) // 2], "last": hidden[-1], **streams}
+        frames = {name: cross_entropy(self.heads[name](v), self._labels(name, batch)) for name, v in views.items()}
+        frames["anchor"] = astray(logits, self._labels("anchor", batch), self.model.config.blank)
         return self._on_text(hidden, logits, batch) | frames
 
     def total(self, losses: dict[str, Tensor], frame_weight: float) -> Tensor:
-        """The losses on the text, mixed, and those on the frames."""
-        return self._mixed(losses) + frame_weight * sum(FRAME_WEIGHTS[name] * losses[name] for name in self.views)
+        """The losses on the text, mixed, those on the frames, and the anchor, which holds to the end."""
+        frames = sum(FRAME_WEIGHTS[name] * losses[name] for name in self.heads)
+        return self._mixed(losses) + frame_weight * frames + ANCHOR_WEIGHT * losses["anchor"]
 
     def _on_text(self, hidden: list[Tensor], logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         model, config = self.model, self.model.config
@@ -137,6 +139,24 @@ def ctc(logits: Tensor, batch: Batch, blank: int) -> Tensor:
     """(B, N, V) -> the mean negative log-likelihood per target token."""
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)
     return F.ctc_loss(log_probs, batch.targets, batch.steps, batch.target_lengths, blank=blank, zero_infinity=True)
+
+
+def astray(logits: Tensor, labels: Tensor, blank: int) -> Tensor:
+    """(B, N, V), (B, N) with -1 for unknown -> the mean of -log P(blank, or what is said at that step or beside it).
+
+    0 where nothing is known.
+    """
+    known = labels != NO_LABEL
+    if not bool(known.any()):
+        return 0.0 * logits.float().sum()
+    log_probs = logits.float().log_softmax(-1)
+    said = labels.masked_fill(~known, blank)
+    beside = [torch.cat([said[:, :1], said[:, :-1]], 1), said, torch.cat([said[:, 1:], said[:, -1:]], 1)]
+    allowed = torch.zeros_like(log_probs, dtype=torch.bool).index_fill(
+        2, torch.tensor([blank], device=logits.device), True
+    )
+    allowed = allowed.scatter(2, torch.stack(beside, 2), True)
+    return -log_probs.masked_fill(~allowed, -torch.inf).logsumexp(-1)[known].mean()
 
 
 def decoder_texts(batch: Batch, eos: int) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,6 @@ from edgeav.spec import load
 from edgeav.teacher import Lessons, open_teacher
 
 Lesson = TypeVar("Lesson")
-ANCHOR = 0.15  # what is left of the frame losses in the end: CTC alone forgets where words stand
 
 
 class LessonSource(Protocol):
@@ -155,7 +154,7 @@ class _Loop:
         """Gradients of the mean over all batches. DDP averages over processes, where a sum is wanted: hence `times`."""
         counts = {number: self.loss.counts(lesson) for number, lesson in lessons.items()}
         totals, times = self._summed(list(counts.values())), self.accelerator.num_processes
-        frame_weight, found = max(ANCHOR, 1 - step / self.job.steps / 0.85), []
+        frame_weight, found = max(0.0, 1 - step / self.job.steps / 0.85), []
         for number, lesson in lessons.items():
             torch.manual_seed((self.job.seed * 1_000_003 + step) * 1024 + number)
             shares = {name: count / max(totals[name], 1e-9) for name, count in counts[number].items()}

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from edgeav.beam import Search, ctc_beam_search, joint_beam_search
 from edgeav.data.batch import NO_LABEL, Batch
-from edgeav.losses import CtcTraining, Mixture, cross_entropy, decoder_texts
+from edgeav.losses import CtcTraining, Mixture, astray, cross_entropy, decoder_texts
 from edgeav.models import AVModel, ModelConfig, noise
 from edgeav.models.config import AttentionDecoder, Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.runtime.inputs import Features
@@ -75,6 +75,19 @@ def test_every_kind_of_model_learns_two_clips_and_search_finds_their_texts(hears
         ctc_beam_search(row[:steps], learned.config.blank, 5) for row, steps in zip(log_probs, (9, 6), strict=True)
     ]
     assert [list(found[0].tokens) for found in by_ctc] == TEXTS
+
+
+def test_a_spike_costs_nothing_within_its_word_or_beside_it_and_its_logarithm_elsewhere() -> None:
+    blank, labels = 3, torch.tensor([[3, 3, 0, 0, 1, 3, NO_LABEL]])
+    logits = torch.randn(1, 7, 4)
+    probs = logits.double().softmax(-1)[0]
+    allowed = [{3}, {3, 0}, {3, 0}, {3, 0, 1}, {3, 0, 1}, {3, 1}]
+    expected = -torch.stack([probs[n, sorted(tokens)].sum().log() for n, tokens in enumerate(allowed)]).mean()
+    torch.testing.assert_close(astray(logits, labels, blank).double(), expected)
+    sure = torch.full((1, 7, 4), -30.0).scatter(2, torch.tensor([[[3], [0], [3], [0], [1], [1], [2]]]), 30.0)
+    assert astray(sure, labels, blank) < 1e-6
+    assert astray(sure.roll(2, dims=1), labels, blank) > 5
+    assert astray(logits, torch.full((1, 7), NO_LABEL), blank) == 0
 
 
 def test_training_leaves_out_padding_and_clips_without_sound_and_computes_the_rest_as_ever() -> None:

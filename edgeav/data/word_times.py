@@ -3,7 +3,7 @@
 The most probable path through the text (Viterbi; Kürzinger et al. 2020, https://arxiv.org/abs/2007.09127), by
 torchaudio. A poor recognizer may align well: it need not find the words, only their places. CTC speaks in spikes, so a
 word reaches from its first spike to its last, and further into the silence around it. What has to hold is that the
-spikes stand where the words are, which CTC alone does not ask for: see ANCHOR in edgeav/train.py.
+spikes stand where the words are, which CTC alone does not ask for: see edgeav/losses.py.
 """
 
 from __future__ import annotations

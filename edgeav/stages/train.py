@@ -47,7 +47,7 @@ class Ingredient(Strict):
 
 
 class Train(Stage):
-    """CTC training with frame labels that fade; see edgeav/losses.py."""
+    """CTC training with frame labels that fade out; see edgeav/losses.py."""
 
     mix: list[Ingredient] = Field(min_length=1)
     noise: Disturbance = Disturbance()
