@@ -40,6 +40,8 @@ class Steps:
     baseline: Step
     exports: dict[tuple[str, str], Step]  # (target, precision)
     measures: dict[tuple[str, str], Step]
+    guards: dict[tuple[str, str], Step]
+    inspections: dict[str, Step]  # by target
     profiles: dict[tuple[str, str], Step]  # (target, device)
 
     def __iter__(self) -> Iterator[Step]:
@@ -47,6 +49,8 @@ class Steps:
         for key, export in self.exports.items():
             yield export
             yield self.measures[key]
+            yield self.guards[key]
+        yield from self.inspections.values()
         yield from self.profiles.values()
 
 
@@ -109,7 +113,8 @@ def steps_of(run: Run) -> Steps:
     last = tuple(stages[-1:])
     model = partial(_model_folder, run, stages)
     baseline = Step("measured/eager", data, lambda out: work.measure_eager(run, model(), out), last)
-    exports, measures, profiles = {}, {}, {}
+    exports, measures, guards, inspections, profiles = {}, {}, {}, {}, {}
+    limits = {"guards": run.recipe.budget.guards.model_dump(include={"clips", "snr_db"})}
     for target in run.recipe.targets:
         for precision in _precisions(run.recipe):
             export = _export_step(run, target, precision, data, model, last)
@@ -118,11 +123,17 @@ def steps_of(run: Run) -> Steps:
             measures[target.name, precision] = Step(
                 f"measured/{target.name}-{precision}", data, measure, (export, *last)
             )
+            name, guard = f"guards/{target.name}-{precision}", partial(_guard, run, export)
+            guards[target.name, precision] = Step(name, data | limits, guard, (export,))
+        if "int8" in _precisions(run.recipe):
+            both = exports[target.name, "int8"], exports[target.name, "fp32"]
+            check = partial(_inspect, run, both, model)
+            inspections[target.name] = Step(f"guards/{target.name}-file", data, check, (*both, *last))
         pair = tuple(exports[target.name, precision] for precision in _precisions(run.recipe))
         for device in run.recipe.devices:
             name, settings = f"profiles/{target.name}-{device.name}", {"device": device.model_dump(mode="json")}
             profiles[target.name, device.name] = Step(name, settings, partial(_profile, run, pair, device), pair)
-    return Steps(stages, baseline, exports, measures, profiles)
+    return Steps(stages, baseline, exports, measures, guards, inspections, profiles)
 
 
 def _stage_steps(run: Run) -> list[Step]:
@@ -151,6 +162,18 @@ def _apply(run: Run, stage: Stage, before: Callable[[], Path], out: Path) -> Non
 
 def _measure(run: Run, export: Step, model: Callable[[], Path], out: Path) -> None:
     work.measure_bundle(run, run.folder / export.name, model(), out)
+
+
+def _guard(run: Run, export: Step, out: Path) -> None:
+    from edgeav.guards.steps import recognize_buckets
+
+    recognize_buckets(run, run.folder / export.name, out)
+
+
+def _inspect(run: Run, both: tuple[Step, Step], model: Callable[[], Path], out: Path) -> None:
+    from edgeav.guards.steps import inspect_bundle
+
+    inspect_bundle(run, run.folder / both[0].name, run.folder / both[1].name, model(), out)
 
 
 def _profile(run: Run, pair: Sequence[Step], device: Device, out: Path) -> None:

@@ -94,6 +94,8 @@ class Profile(Strict):
     threads: int
     seconds: float
     steps: int
+    bucket: int | None = None
+    """The fixed shape that it ran in, in steps; None: the dynamic graph, because there is no bucket of that length."""
     n: int
     warmup: int
     import_ms: float

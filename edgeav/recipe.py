@@ -15,6 +15,7 @@ from edgeav import spec
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.explain import guess
+from edgeav.guards.settings import GuardBudget
 from edgeav.new_model import NewModel
 from edgeav.stages import Step
 from edgeav.target import Target
@@ -49,6 +50,8 @@ class Budget(spec.Strict):
     """Largest allowed artifact, in 10^6 bytes."""
     size_ratio: float | None = Field(default=None, gt=0, le=1)
     """Largest allowed int8 bytes / fp32 bytes."""
+    guards: GuardBudget = GuardBudget()
+    """Limits of the checks that every run makes."""
 
 
 class Recipe(spec.Strict):

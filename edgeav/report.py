@@ -106,6 +106,26 @@ class PairRow(Strict):
     """Over the rounds of the comparison, as cpu_ratio_max."""
     cpu_ratio_max: float | None = None
     wer_increase: dict[str, Increase] = Field(default_factory=dict)
+    cpu_ms: tuple[float, float] | None = Field(default=None, strict=False)
+    """Of fp32 and of int8."""
+    chosen: Literal["fp32", "int8"] = "int8"
+    """Which bundle to use there: fp32 where int8 was measured slower."""
+
+
+class BucketRow(Strict):
+    """One kind of clips (short, long, longer, noisy), int8 against fp32 on the same ones."""
+
+    target: str
+    bucket: str
+    clips: int
+    wer: float
+    """Of fp32, in points."""
+    increase: float
+    low: float
+    high: float
+    blank_fp32: float
+    """Percent of the steps at which the blank is best."""
+    blank: float
 
 
 class Check(Strict):
@@ -142,6 +162,7 @@ class Report(Strict):
     stages: list[StageRow] = Field(default_factory=list)
     bundles: list[BundleRow] = Field(default_factory=list)
     pairs: list[PairRow] = Field(default_factory=list)
+    buckets: list[BucketRow] = Field(default_factory=list)
     eager: dict[str, WerRow] = Field(default_factory=dict)
     """The PyTorch model itself, by split: what an export can at best be."""
     notes: list[str] = Field(default_factory=list)

@@ -11,8 +11,10 @@ from typing import Any
 
 from edgeav import __version__
 from edgeav.compress import Steps
+from edgeav.guards.verdict import bucket_checks, bucket_rows, file_checks, slower, speed_check
 from edgeav.recipe import Budget
 from edgeav.report import (
+    BucketRow,
     BundleRow,
     Check,
     CorpusRow,
@@ -39,17 +41,25 @@ def assemble(run: Run, steps: Steps) -> Report:
     """Everything a finished run found out."""
     bundles = [_bundle_row(run, steps, *key) for key in steps.exports]
     pairs = [_pair_row(run, steps, *key) for key in steps.profiles if (key[0], "int8") in steps.exports]
+    buckets = [row for target in steps.inspections for row in _bucket_rows(run, steps, target)]
+    checks = [*judge(run.recipe.budget, bundles, pairs).checks, *_guard_checks(run, steps, buckets)]
     eager = read_json(run.folder / steps.baseline.name / "wer.json")
     return Report(
         recipe=run.recipe.model_dump(mode="json", exclude_none=True),
         model=_model_row(run, steps),
         corpus=_corpus_row(run, eager),
         environment=_environment(run),
-        verdict=judge(run.recipe.budget, bundles, pairs),
+        verdict=Verdict(passed=all(check.passed for check in checks), checks=checks),
         stages=[StageRow(name=step.name, seconds=run.seconds(step)) for step in steps.stages],
         bundles=bundles,
         pairs=pairs,
+        buckets=buckets,
         eager={split: WerRow(**row) for split, row in eager.items()},
+        notes=[
+            f"{pair.target} on {pair.device}: int8 is slower than fp32 there. Use bundles/{pair.target}-fp32."
+            for pair in pairs
+            if pair.chosen == "fp32"
+        ],
     )
 
 
@@ -70,7 +80,7 @@ def judge(budget: Budget, bundles: list[BundleRow], pairs: list[PairRow]) -> Ver
     for pair in pairs:
         checks += [
             *_wer_checks(budget, bundles, pair),
-            *_speed_checks(budget, pair),
+            speed_check(budget, pair),
             *_size_checks(budget, bundles, pair),
         ]
     return Verdict(passed=all(check.passed for check in checks), checks=checks)
@@ -101,15 +111,6 @@ def _wer_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iter
     )
     passed = enough and found.high <= limit
     yield Check(name="wer", target=pair.target, value=found.high, limit=limit, passed=passed, say=say)
-
-
-def _speed_checks(budget: Budget, pair: PairRow) -> Iterator[Check]:
-    """int8 may never be slower than fp32, whatever the budget says."""
-    limit = budget.speed.min_ratio_vs_fp32 if budget.speed else 1.0
-    say = f"int8 runs {pair.cpu_ratio:.2f}x as fast as fp32 on {pair.device} (process CPU time, in turn)"
-    yield Check(
-        name="speed", target=pair.target, value=pair.cpu_ratio, limit=limit, passed=pair.cpu_ratio >= limit, say=say
-    )
 
 
 def _size_checks(budget: Budget, bundles: list[BundleRow], pair: PairRow) -> Iterator[Check]:
@@ -157,7 +158,22 @@ def _pair_row(run: Run, steps: Steps, target: str, device: str) -> PairRow:
     increase = _increases(rows["fp32"], rows["int8"], run)
     size_ratio = round(sizes["int8"] / sizes["fp32"], 4)
     timing = {name: pair[name] for name in ratios}
-    return PairRow(target=target, device=device, size_ratio=size_ratio, wer_increase=increase, **timing)
+    chosen = "fp32" if slower(pair["cpu_ratio"], pair["cpu_ratio_min"], pair["cpu_ratio_max"]) else "int8"
+    return PairRow(
+        target=target, device=device, size_ratio=size_ratio, wer_increase=increase, chosen=chosen,
+        cpu_ms=tuple(pair["cpu_ms"]), **timing,
+    )  # fmt: skip
+
+
+def _bucket_rows(run: Run, steps: Steps, target: str) -> list[BucketRow]:
+    ci = run.recipe.budget.wer.ci if run.recipe.budget.wer else 95
+    return bucket_rows(run, target, steps.guards[target, "fp32"], steps.guards[target, "int8"], ci)
+
+
+def _guard_checks(run: Run, steps: Steps, buckets: list[BucketRow]) -> Iterator[Check]:
+    for target, step in steps.inspections.items():
+        yield from file_checks(run, target, step)
+        yield from bucket_checks(run.recipe.budget, [row for row in buckets if row.target == target])
 
 
 def _increases(fp32: list[dict], int8: list[dict], run: Run) -> dict[str, Increase]:

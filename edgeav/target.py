@@ -54,6 +54,18 @@ class Target(spec.Strict):
     """The runtime that opens the artifact."""
     options: Options = Field(default_factory=OnnxRuntimeOptions)  # never used: see the validator below
     """Settings that only this engine has."""
+    buckets: int | Annotated[tuple[int, ...], Field(strict=False)] | None = None
+    """Fixed shapes beside the dynamic graph: how many (chosen for the lengths of the training clips), or which, in
+    steps. Each is one more copy of the model in memory, none on disk; not for ExecuTorch."""
+
+    @model_validator(mode="after")
+    def _buckets_are_possible(self) -> Target:
+        wanted = (self.buckets,) if isinstance(self.buckets, int) else self.buckets or ()
+        if wanted and self.engine == "executorch":
+            raise ValueError("buckets: ExecuTorch plans its memory for the longest input; use onnxruntime or openvino")
+        if any(bucket < 1 for bucket in wanted) or len(set(wanted)) < len(wanted):
+            raise ValueError(f"buckets: {self.buckets}: must be a number of buckets, or different numbers of steps")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -6,16 +6,20 @@ Each fills a folder with JSON that `results.py` reads; none knows of keys, cache
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeav.buckets import plan_buckets
 from edgeav.catalog import find_model
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.run import Run, write_json
+from edgeav.runtime.engines import padded
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ, VIDEO_FPS, Features
 from edgeav.target import Precision, Target
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from edgeav.quant.plan import Calibration
     from edgeav.runtime.bundle import Bundle
 
+LENGTHS_OF = 256  # training clips, whose lengths buckets are planned for
 GOLDEN_S = (0.64, 1.92)  # of a clip: half a megabyte of pixels, long enough for several words
 
 
@@ -45,11 +50,27 @@ def export_bundle(run: Run, model_folder: Path, target: Target, precision: Preci
     from edgeav.exporters import export
     from edgeav.models import load_model
     from edgeav.quant.plan import load_plan
+    from edgeav.runtime.bundle import with_buckets
 
     model, plan = load_model(model_folder), load_plan(model_folder) if precision == "int8" else None
     takes = model.config.inputs
     calibration = calibration_inputs(run, plan.calibration, takes) if plan and plan.calibration else []
-    return export(model, target, precision, calibration, golden_inputs(run, takes), out, plan)
+    bundle = export(model, target, precision, calibration, golden_inputs(run, takes), out, plan)
+    return with_buckets(bundle, bucket_lengths(run, bundle, target.buckets)) if target.buckets else bundle
+
+
+def bucket_lengths(run: Run, bundle: Bundle, wanted: int | Sequence[int]) -> list[int]:
+    """The lengths in steps that a target asks for, or as many as it asks for, planned for the training clips."""
+    rules = bundle.steps
+    if not isinstance(wanted, int):
+        outside = [steps for steps in wanted if not rules.min <= steps <= rules.max]
+        if outside:
+            raise EdgeavError(f"buckets: {outside}: {bundle.name} takes {rules.min} to {rules.max} steps")
+        return sorted(wanted)
+    clips = run.corpus.calibration(min(LENGTHS_OF, len(run.corpus.train)), run.recipe.seed)
+    rows = run.decoded(run.recipe.corpus, run.recipe.seed, f"lengths-{len(clips)}", clips).rows
+    lengths = Counter(min(rules.max, max(rules.min, ceil(row.duration_s * rules.per_second))) for row in rows)
+    return plan_buckets(lengths, wanted)
 
 
 class CalibrationInputs(Sequence[Inputs]):
@@ -131,13 +152,6 @@ def parity_cases(run: Run, features: Features) -> Iterator[Inputs]:
             yield model_inputs(sound, None, features)
             yield model_inputs(None, lips, features)
         yield padded(model_inputs(sound, lips, features), 5)
-
-
-def padded(inputs: Inputs, steps: int) -> Inputs:
-    """The same utterance with `steps` empty steps behind it, which its output must not notice."""
-    more = [steps * (array.shape[1] // inputs.steps) for array in inputs]  # frames of each in that many steps
-    sides = [((0, 0), (0, count), *((0, 0),) * (array.ndim - 2)) for array, count in zip(inputs, more, strict=True)]
-    return Inputs(*(np.pad(array, side) for array, side in zip(inputs, sides, strict=True)))
 
 
 def _taken(media: Media, features: Features) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -102,6 +102,19 @@ def test_a_run_explains_itself_in_its_folder(finished: Path) -> None:
     assert len(fp32.parity.lengths) >= 3
 
 
+def test_every_run_is_guarded_without_being_asked(finished: Path) -> None:
+    report = load(finished)
+    checks = {check.name: check for check in report.verdict.checks}
+    assert set(checks) == {"parity", "speed", "file", "kernels", "bucket", "blanks"}
+    assert checks["file"].passed and checks["kernels"].passed, [check.say for check in report.verdict.checks]
+    assert {"short", "long", "0 dB"} <= {row.bucket for row in report.buckets}
+    assert {row["step"] for row in plan(Recipe.load(finished / "recipe.resolved.yaml"), finished)} >= {
+        "guards/onnxruntime-fp32",
+        "guards/onnxruntime-int8",
+        "guards/onnxruntime-file",
+    }
+
+
 def test_a_second_run_redoes_nothing(finished: Path, recipe_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("done.json")}
     assert {row["state"] for row in plan(Recipe.load(recipe_path), finished)} == {"cached"}

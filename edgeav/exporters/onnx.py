@@ -33,7 +33,6 @@ MULTIPLIES = ["Conv", "MatMul", "Gemm"]
 MOVES = ["Relu", "Reshape", "Transpose", "Concat", "Slice", "Unsqueeze"]
 MOVES_FOR = {"audio": "audio.linear", "video": "video.linear"}  # where a front end itself reshapes: whom it does it for
 INTEGER_KERNELS = ("QLinearConv", "QGemm", "MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger", "ConvInteger")
-MERGE_RANGES_EVERY = 32  # calibration clips at most: minima and maxima are few bytes, but of every activation
 
 
 def write_onnx(model: AVModel, path: Path, opset: int) -> None:
@@ -77,8 +76,9 @@ def quantize_onnx(source: Path, path: Path, plan: Plan, calibration: Sequence[In
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
+            # Without CalibMaxIntermediateOutputs, which should bound the memory: ONNX Runtime 1.31 forgets all that it
+            # saw whenever that many clips are full, and the ranges are those of the last few. Minima are small anyway.
             extra_options={
-                "CalibMaxIntermediateOutputs": _merge_every(len(calibration)),
                 # A MatMul's sums go on to float operators: rounding them to 8 bits costs accuracy and saves nothing.
                 "OpTypesToExcludeOutputQuantization": ["MatMul"],
             },
@@ -101,11 +101,6 @@ def integer_modules(path: Path) -> set[str]:
 def module_of_name(name: str) -> str:
     """The path of a module in the name of its node: video.convs.2/conv2d_7 -> video.convs.2."""
     return name.partition("/")[0]
-
-
-def _merge_every(clips: int) -> int:
-    """ONNX Runtime 1.31 says "No data is collected" when the last merge leaves nothing over."""
-    return next(every for every in range(MERGE_RANGES_EVERY, 1, -1) if clips % every)
 
 
 def _float_nodes(proto: onnx.ModelProto, plan: Plan) -> list[str]:

@@ -86,6 +86,12 @@ def _fold_sequence(layers: nn.Sequential) -> nn.Sequential:
 
 
 def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    """Changes a factorized convolution, which takes the norm into its second half."""
+    if isinstance(conv, LowRank):
+        widen = _fold(conv.widen, norm)
+        assert isinstance(widen, nn.Conv2d)
+        conv.widen = widen
+        return conv
     assert isinstance(conv, nn.Conv1d | nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     return fuse_conv_bn_eval(conv, norm)

@@ -53,13 +53,15 @@ class MelSubsampling(nn.Module):
 
     def __init__(self, settings: c.DwStriding, mels: int, frames_per_step: int, width: int) -> None:
         super().__init__()
-        channels, halvings = settings.channels, frames_per_step.bit_length() - 1
+        halvings = frames_per_step.bit_length() - 1
         if 2**halvings != frames_per_step:
             raise ValueError(f"dw-striding halves: {frames_per_step} log-mel frames a step are no power of two")
+        channels, *widths = settings.widths(halvings)
         layers: list[nn.Module] = [SlimConv2d(1, channels, 3, stride=2, padding=1), nn.ReLU()]
-        for _ in range(halvings - 1):
+        for outputs in widths:
             layers += [SlimConv2d(channels, channels, 3, stride=2, padding=1, groups=channels)]
-            layers += [nn.Conv2d(channels, channels, 1), nn.ReLU()]
+            layers += [nn.Conv2d(channels, outputs, 1), nn.ReLU()]
+            channels = outputs
         self.layers = nn.Sequential(*layers)
         bands = -(-mels // frames_per_step)  # 80 -> 40 -> 20 -> 10, rounded up
         self.linear = nn.Linear(channels * bands, width)
@@ -106,7 +108,7 @@ class SampleResNet(nn.Module):
         self.stem = nn.Conv1d(1, channels[0], 80, stride=4, padding=38, bias=False)
         self.norm = nn.BatchNorm1d(channels[0])
         self.activation = nn.SiLU()
-        self.layers = nn.ModuleList(residual_blocks(1, channels))
+        self.layers = nn.ModuleList(residual_blocks(1, channels, settings.inner))
         self.pool = nn.AvgPool1d(STEM_RATE // 8)
         self.linear = nn.Linear(channels[-1], width)
 

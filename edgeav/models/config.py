@@ -74,7 +74,7 @@ class ModelConfig(Part):
     """Blocks (1 is the first of `blocks`) behind which the CTC head is applied too, in training."""
     decoder: AttentionDecoder | None = None
     ranks: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    """Factorized layers: path of a linear layer ("blocks.0.feed_forward_1.up") -> its rank."""
+    """Factorized layers: path of a linear layer ("blocks.0.feed_forward_1.up") or 2-D convolution -> its rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_steps: Annotated[int, Field(ge=2, le=4096)] = 200
     tokens: tuple[str, ...] = ()
@@ -131,6 +131,7 @@ class ModelConfig(Part):
         ear, clock = self.audio.kind if self.audio else "", self.inputs.step_ms
         crop = self.inputs.video.crop if self.inputs.video else 0
         block = self.video.block * self.video.pool if self.video and self.video.kind == "space-to-depth" else 1
+        halvings = self.inputs.audio_frames.bit_length() - 1
         return [
             (
                 bool(ear) and (ear == "resnet1d") != (self.inputs.names[0] == "samples"),
@@ -138,6 +139,10 @@ class ModelConfig(Part):
             ),
             (ear == "resnet1d" and clock != 40, f"audio: resnet1d makes steps of 40 ms, not {clock}"),
             (ear == "conv1d" and clock > 30, f"audio: conv1d looks at 30 ms, and would skip some of {clock}"),
+            (
+                isinstance(self.audio, DwStriding) and len(self.audio.widths(halvings)) != halvings,
+                f"audio.channels: one number, or {halvings}: one for each halving of the frames down to the steps",
+            ),
             (crop % block > 0, f"video: space-to-depth cannot divide {crop} pixels by {block} (block x pool)"),
         ]
 

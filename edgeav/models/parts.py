@@ -24,6 +24,8 @@ def _odd(kernel: int) -> int:
 
 OddKernel = Annotated[int, Field(ge=1, le=63), AfterValidator(_odd)]
 Pool = Annotated[int, Field(ge=1, le=4)]
+Inner = Annotated[tuple[Width, ...], Field(min_length=8, max_length=8)]
+"""Channels between the two convolutions of each block of a ResNet18; where it is null, those of the block's stage."""
 
 
 class Part(Strict):
@@ -36,7 +38,12 @@ class DwStriding(Part):
     """Log-mel -> width by depthwise-separable 2-D convolutions of stride 2: Fast Conformer (Rekesh et al. 2023)."""
 
     kind: Literal["dw-striding"] = "dw-striding"
-    channels: Width = 128
+    channels: Width | tuple[Width, ...] = 128
+    """Of all layers alike, or one number for each halving of the rate."""
+
+    def widths(self, halvings: int) -> tuple[int, ...]:
+        """Channels behind each halving."""
+        return (self.channels,) * halvings if isinstance(self.channels, int) else self.channels
 
 
 class Conv1d(Part):
@@ -51,6 +58,7 @@ class ResNet1d(Part):
 
     kind: Literal["resnet1d"] = "resnet1d"
     channels: tuple[Width, Width, Width, Width] = (64, 128, 256, 512)
+    inner: Inner | None = None
 
 
 AudioFrontend = Annotated[DwStriding | Conv1d | ResNet1d, Field(discriminator="kind")]
@@ -83,6 +91,7 @@ class ResNet18(Part):
 
     kind: Literal["resnet18"] = "resnet18"
     channels: tuple[Width, Width, Width, Width] = (64, 128, 256, 512)
+    inner: Inner | None = None
     pool: Pool = 1
 
 

@@ -18,12 +18,12 @@ class BasicBlock(nn.Module):
     teacher's checkpoints: conv1, bn1, conv2, bn2, downsample.0, downsample.1.
     """
 
-    def __init__(self, dimensions: int, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, dimensions: int, inputs: int, outputs: int, stride: int, inner: int) -> None:
         super().__init__()
         conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dimensions == 1 else (nn.Conv2d, nn.BatchNorm2d)
         self.stride = stride
-        self.conv_1, self.norm_1 = conv(inputs, outputs, 3, stride, 1, bias=False), norm(outputs)
-        self.conv_2, self.norm_2 = conv(outputs, outputs, 3, 1, 1, bias=False), norm(outputs)
+        self.conv_1, self.norm_1 = conv(inputs, inner, 3, stride, 1, bias=False), norm(inner)
+        self.conv_2, self.norm_2 = conv(inner, outputs, 3, 1, 1, bias=False), norm(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(conv(inputs, outputs, 1, stride, bias=False), norm(outputs))
@@ -37,8 +37,12 @@ class BasicBlock(nn.Module):
         return self.activation(self.norm_2(self.conv_2(y)) + self.shortcut(x))
 
 
-def residual_blocks(dimensions: int, channels: tuple[int, ...]) -> list[BasicBlock]:
+def residual_blocks(
+    dimensions: int, channels: tuple[int, ...], inner: tuple[int, ...] | None = None
+) -> list[BasicBlock]:
     """Two blocks a stage; each stage but the first halves the rate. The input has the first stage's channels.
+
+    `inner`: channels between the two convolutions of each block; None for as many as its stage has.
 
     Block `i` of the list is `layer{1 + i // 2}.{i % 2}` of the teacher's checkpoints.
     """
@@ -46,6 +50,7 @@ def residual_blocks(dimensions: int, channels: tuple[int, ...]) -> list[BasicBlo
     for stage, outputs in enumerate(channels):
         for place in range(BLOCKS_PER_STAGE):
             stride = 2 if stage > 0 and place == 0 else 1
-            blocks.append(BasicBlock(dimensions, inputs, outputs, stride))
+            between = outputs if inner is None else inner[len(blocks)]
+            blocks.append(BasicBlock(dimensions, inputs, outputs, stride, between))
             inputs = outputs
     return blocks

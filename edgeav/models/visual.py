@@ -32,7 +32,7 @@ def visual_frontend(config: c.ModelConfig) -> LipFrontend:
         case c.ResNet18() as settings:
             stem = Stem3d(settings.channels[0], (5, 7, 7), 2, nn.SiLU(), Shrink(settings.pool))
             side = _strided(side // settings.pool, 2, 2, 2, 2, 2)  # 88 -> 44 -> 22 -> 11 -> 6 -> 3
-            layers = [nn.MaxPool2d(3, 2, 1), *residual_blocks(2, settings.channels), nn.AvgPool2d(side)]
+            layers = [nn.MaxPool2d(3, 2, 1), *residual_blocks(2, settings.channels, settings.inner), nn.AvgPool2d(side)]
             return LipFrontend(config, stem, layers, settings.channels[-1], rectify=False)
         case c.SpaceToDepth() as settings:
             layers = dense_convs(settings, SpaceToDepth.FRAMES * settings.block**2)

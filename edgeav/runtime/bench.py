@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from edgeav.errors import EdgeavError, needs
 from edgeav.runtime.bundle import Bundle, Golden, read_bundle
 from edgeav.runtime.ctc import decode
-from edgeav.runtime.engines import Engine, open_engine
+from edgeav.runtime.engines import Engine, fitting, open_engine
 from edgeav.runtime.features import Array, Inputs, empty_inputs, from_named
 from edgeav.runtime.machine import machine, peak_rss_mb, rss_mb
 from edgeav.runtime.operators import operator_table
@@ -60,6 +60,7 @@ def measure(folder: Path, workload: Workload, threads: int = 1, operators: bool 
         "threads": threads,
         "seconds": workload.seconds,
         "steps": inputs.steps,
+        "bucket": fitting(inputs.steps, bundle.buckets),
         "n": workload.iterations,
         "warmup": workload.warmup,
         "import_ms": import_ms,

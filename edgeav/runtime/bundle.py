@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ class Bundle:
     quality: dict[str, Any]
     exported: dict[str, Any]
     files: dict[str, dict[str, Any]]
+    buckets: tuple[int, ...] = ()
+    """Lengths in steps, ascending, that are worth a fixed shape; the model file itself takes every length."""
 
     @property
     def model_path(self) -> Path:
@@ -111,7 +114,8 @@ def read_bundle(folder: str | Path) -> Bundle:
         problems = value_problems(spec) + file_problems(folder, spec["files"])
     if problems:
         raise EdgeavError("\n  ".join([f"{folder / FILE} is not a usable bundle:", *problems]) + f"\n{AGAIN}")
-    values: dict[str, Any] = {field.name: spec[field.name] for field in fields(Bundle) if field.name != "folder"}
+    plain = [field.name for field in fields(Bundle) if field.name not in ("folder", "buckets")]
+    values: dict[str, Any] = {name: spec[name] for name in plain} | {"buckets": tuple(spec.get("buckets", ()))}
     values |= {"folder": folder, "steps": Steps(**spec["steps"]), "features": features_from_json(spec["features"])}
     return Bundle(**values)
 
@@ -148,6 +152,13 @@ def update_quality(bundle: Bundle, quality: dict[str, Any]) -> Bundle:
     """Record what was measured on this bundle after its export; no hashed file changes."""
     spec = json.loads((bundle.folder / FILE).read_text("utf-8"))
     _write_json(bundle.folder, spec | {"quality": quality})
+    return read_bundle(bundle.folder)
+
+
+def with_buckets(bundle: Bundle, buckets: Sequence[int]) -> Bundle:
+    """Record fixed lengths; no hashed file changes, and a reader that ignores them is right as well."""
+    spec = json.loads((bundle.folder / FILE).read_text("utf-8"))
+    _write_json(bundle.folder, spec | {"buckets": sorted(buckets)})
     return read_bundle(bundle.folder)
 
 

@@ -19,6 +19,7 @@ _KEYS: dict[str, type] = {
     "inputs": list, "outputs": list, "steps": dict, "features": dict, "tokens": list,
     "blank": int, "golden": list, "quality": dict, "exported": dict, "files": dict,
 }  # fmt: skip
+_OPTIONAL: dict[str, type] = {"buckets": list}
 Check = tuple[str, Any, Any, bool]  # a key, what it is, what it must be, whether it is
 _GOLDEN = ("name", "files", "transcript", "tolerance")
 
@@ -53,10 +54,11 @@ def sha256(path: Path) -> str:
 
 def key_problems(spec: dict[str, Any]) -> list[str]:
     missing = [f"{key}: missing" for key in _KEYS if key not in spec]
-    unknown = [f"{key}: unknown key; allowed: {', '.join(_KEYS)}" for key in spec if key not in _KEYS]
+    known = _KEYS | _OPTIONAL
+    unknown = [f"{key}: unknown key; allowed: {', '.join(known)}" for key in spec if key not in known]
     wrong = [
         f"{key}: {type(spec[key]).__name__}, must be {kind.__name__}"
-        for key, kind in _KEYS.items()
+        for key, kind in known.items()
         if key in spec and (not isinstance(spec[key], kind) or isinstance(spec[key], bool))
     ]
     return missing + unknown + wrong
@@ -69,6 +71,7 @@ def value_problems(spec: dict[str, Any]) -> list[str]:
         ("precision", spec["precision"], " or ".join(PRECISIONS), spec["precision"] in PRECISIONS),
         ("model", spec["model"], "listed in files", spec["model"] in spec["files"]),
         *_label_checks(spec["tokens"], spec["blank"], spec["outputs"]),
+        _bucket_check(spec.get("buckets", []), spec["steps"]),
     ]
     problems, names = [], ()
     try:
@@ -79,6 +82,14 @@ def value_problems(spec: dict[str, Any]) -> list[str]:
         problems = [f"features.{line}" for line in str(error).splitlines()]
     problems += [f"{key}: {value!r}; must be {must}" for key, value, must, right in wanted if not right]
     return problems + [text for case in spec["golden"] for text in _golden_problems(case, spec["files"], names)]
+
+
+def _bucket_check(buckets: list[Any], steps: dict[str, Any]) -> Check:
+    whole = all(isinstance(bucket, int) and not isinstance(bucket, bool) for bucket in buckets)
+    right = whole and buckets == sorted(set(buckets))
+    if right and buckets and isinstance(steps.get("max"), int):
+        right = buckets[0] >= MIN_STEPS and buckets[-1] <= steps["max"]
+    return "buckets", buckets, "ascending whole numbers of steps that the model takes", right
 
 
 def _label_checks(tokens: list[Any], blank: int, outputs: list[Any]) -> list[Check]:

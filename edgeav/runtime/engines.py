@@ -6,6 +6,7 @@ command to type, never a reason to try another one; and none is imported before 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from edgeav.errors import EdgeavError, needs
 from edgeav.runtime.bundle import Bundle
-from edgeav.runtime.features import Array, Inputs
+from edgeav.runtime.features import Array, Inputs, empty_inputs
 
 
 class Engine(Protocol):
@@ -30,6 +31,7 @@ class Engine(Protocol):
 def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
     """Load the bundle's model in the engine it was exported for.
 
+    A bundle with buckets is loaded once more for each of them, in fixed shapes.
     Raises EdgeavError if that runtime is not installed or refuses the file.
     """
     if not find_spec(bundle.engine):  # the packages are called what the engines are called
@@ -37,9 +39,10 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
     try:
         match bundle.engine:
             case "onnxruntime":
-                return OnnxRuntime(bundle, threads)
+                dynamic = OnnxRuntime(bundle, threads)
+                return bucketed(bundle, dynamic, lambda steps: OnnxRuntime(bundle, threads, dynamic.dimensions(steps)))
             case "openvino":
-                return OpenVino(bundle, threads)
+                return bucketed(bundle, OpenVino(bundle, threads), lambda steps: OpenVino(bundle, threads, steps))
             case "executorch":
                 return ExecuTorch(bundle, threads)
             case other:
@@ -53,17 +56,32 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
 class OnnxRuntime:
     name = "onnxruntime"
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, bundle: Bundle, threads: int, dimensions: Mapping[str, int] | None = None) -> None:
+        """`dimensions`: sizes of the file's named sides, for fixed shapes."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        for side, size in (dimensions or {}).items():
+            options.add_free_dimension_override_by_name(side, size)
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only: its warnings are about its own memory plan
         self.version, self._names = onnxruntime.__version__, bundle.input_names
+        self._features = bundle.features
         self._session = onnxruntime.InferenceSession(
             str(bundle.model_path), options, providers=["CPUExecutionProvider"]
         )
+
+    def dimensions(self, steps: int) -> dict[str, int]:
+        """What the named sides of the inputs are for that many steps."""
+        shapes = empty_inputs(self._features, steps).named(self._names)
+        sides = [(value.shape, shapes[value.name].shape) for value in self._session.get_inputs()]
+        return {
+            name: size
+            for named, sizes in sides
+            for name, size in zip(named, sizes, strict=True)
+            if isinstance(name, str)
+        }
 
     def run(self, audio: Array, video: Array, presence: Array) -> Array:
         feed = Inputs(audio, video, presence).named(self._names)
@@ -73,7 +91,8 @@ class OnnxRuntime:
 class OpenVino:
     name = "openvino"
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, bundle: Bundle, threads: int, steps: int | None = None) -> None:
+        """`steps`: for inputs of exactly that length."""
         import openvino
 
         core = openvino.Core()
@@ -85,7 +104,11 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",
         }
         self.version, self._names = openvino.get_version().split("-")[0], bundle.input_names
-        compiled = core.compile_model(str(bundle.model_path), "CPU", settings)
+        model = core.read_model(str(bundle.model_path))
+        if steps is not None:
+            shapes = empty_inputs(bundle.features, steps).named(self._names)
+            model.reshape({name: list(array.shape) for name, array in shapes.items()})
+        compiled = core.compile_model(model, "CPU", settings)
         self._request = compiled.create_infer_request()
 
     def run(self, audio: Array, video: Array, presence: Array) -> Array:
@@ -115,6 +138,38 @@ class ExecuTorch:
         arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in feed.values()]
         (log_probs,) = self._forward.execute([torch.from_numpy(array) for array in arrays])
         return np.array(log_probs.numpy(), dtype=np.float32)
+
+
+class Bucketed:
+    """Fixed shapes beside the dynamic graph: an utterance is padded to the next bucket, a longer one is not."""
+
+    def __init__(self, dynamic: Engine, fixed: Mapping[int, Engine]) -> None:
+        self.name, self.version = dynamic.name, dynamic.version
+        self._dynamic, self._fixed = dynamic, fixed
+
+    def run(self, audio: Array, video: Array, presence: Array) -> Array:
+        inputs = Inputs(audio, video, presence)
+        bucket = fitting(inputs.steps, list(self._fixed))
+        if bucket is None:
+            return self._dynamic.run(*inputs)
+        return self._fixed[bucket].run(*padded(inputs, bucket - inputs.steps))[:, : inputs.steps].copy()
+
+
+def bucketed(bundle: Bundle, dynamic: Engine, fix: Callable[[int], Engine]) -> Engine:
+    """`dynamic` itself where the bundle has no buckets."""
+    return Bucketed(dynamic, {steps: fix(steps) for steps in bundle.buckets}) if bundle.buckets else dynamic
+
+
+def fitting(steps: int, buckets: Sequence[int]) -> int | None:
+    """The smallest bucket of at least `steps`; None: the utterance is longer than all of them."""
+    return min((bucket for bucket in buckets if bucket >= steps), default=None)
+
+
+def padded(inputs: Inputs, steps: int) -> Inputs:
+    """The same utterance with `steps` empty steps behind it, which its output does not notice."""
+    more = [steps * (array.shape[1] // inputs.steps) for array in inputs]  # frames of each in that many steps
+    sides = [((0, 0), (0, count), *((0, 0),) * (array.ndim - 2)) for array, count in zip(inputs, more, strict=True)]
+    return Inputs(*(np.pad(array, side) for array, side in zip(inputs, sides, strict=True)))
 
 
 def _installed_version(package: str) -> str:

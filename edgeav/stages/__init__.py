@@ -8,6 +8,8 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer, model_vali
 
 from edgeav.spec import Strict
 from edgeav.stages.distill import Distill
+from edgeav.stages.low_rank import LowRank
+from edgeav.stages.prune import Prune
 from edgeav.stages.quantize import Quantize
 from edgeav.stages.stage import Stage
 from edgeav.stages.train import Train
@@ -20,6 +22,8 @@ class Step(Strict):
 
     train: Train | None = None
     distill: Distill | None = None
+    prune: Prune | None = None
+    low_rank: LowRank | None = None
     quantize: Quantize | None = None
 
     @property

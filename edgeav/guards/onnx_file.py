@@ -1,0 +1,186 @@
+"""An int8 ONNX file (quantize and dequantize around every operator) against the float file that it was made from.
+
+Tensors keep their names through ONNX Runtime's quantizer: the float `head.weight` is `head.weight_quantized`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from edgeav.exporters.onnx import MULTIPLIES, integer_modules, module_of_name
+from edgeav.guards.numbers import (
+    WIRING_TOLERANCE,
+    Extremes,
+    Inspection,
+    Range,
+    Stored,
+    constant_findings,
+    range_findings,
+    weight_findings,
+)
+from edgeav.quant.plan import Plan
+from edgeav.runtime.features import Inputs
+
+WIRING_CLIPS = 8  # every eighth clip of a calibration is only heard, every eighth only seen
+QUANTIZED = "_quantized"
+
+
+@dataclass(frozen=True)
+class File:
+    """An ONNX graph with its constants as arrays."""
+
+    proto: ModelProto
+    constants: dict[str, NDArray]
+
+    @classmethod
+    def load(cls, path: Path) -> File:
+        proto = onnx.load(path)
+        return cls(proto, {item.name: numpy_helper.to_array(item) for item in proto.graph.initializer})
+
+    @property
+    def nodes(self) -> list[NodeProto]:
+        return list(self.proto.graph.node)
+
+    def weights(self) -> list[NodeProto]:
+        """What dequantizes constants."""
+        return [n for n in self.nodes if n.op_type == "DequantizeLinear" and n.input[0] in self.constants]
+
+
+def inspect_onnx(path: Path, float_path: Path, plan: Plan, clips: Sequence[Inputs]) -> Inspection:
+    """Numbers, wiring and kernels of the int8 file at `path`."""
+    file, reference = File.load(path), File.load(float_path)
+    wrong = [*_weight_findings(file, reference), *_pair_findings(file), *_constant_findings(file, reference)]
+    bare, ranges = unquantized(file, reference)
+    wiring = _measure(bare, ranges, float_path, clips)
+    wrong += range_findings(ranges)
+    if not wiring <= WIRING_TOLERANCE:
+        wrong.append(f"wiring: with the float numbers put back, log-probabilities differ by {wiring:.2g}")
+    integer = integer_modules(path)
+    multiplies = {module_of_name(n.name) for n in reference.nodes if n.op_type in MULTIPLIES}
+    not_integer = tuple(sorted(m for m in multiplies if plan.quantizes(m) and m not in integer))
+    return Inspection(len(file.weights()), len(ranges), wiring, WIRING_TOLERANCE, not_integer, tuple(wrong))
+
+
+def unquantized(file: File, reference: File) -> tuple[ModelProto, list[Range]]:
+    """The graph without its quantizers and with the float numbers, and the range of each quantizer that was in it.
+
+    Behind log_probs it has further outputs: the smallest and the largest value at each of them. A quantizer whose
+    lowest level is zero also is the ReLU that stood there, so it leaves one behind.
+    """
+    proto = ModelProto()
+    proto.CopyFrom(file.proto)
+    graph, known = proto.graph, {item.name for item in proto.graph.initializer}
+    nodes, outputs, ranges = [], [], []
+    graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), "guards/zero"))
+    for node in file.nodes:
+        if node.op_type == "DequantizeLinear":
+            name = _float_name(node, reference)
+            if name is not None and name not in known:
+                graph.initializer.append(numpy_helper.from_array(reference.constants[name], name))
+                known.add(name)
+            nodes += _without(node, name, file)
+        elif node.op_type == "QuantizeLinear":
+            ranges.append(_range(node, file))
+            rectifies = ranges[-1].low == 0
+            sources = [node.input[0], "guards/zero"] if rectifies else [node.input[0]]
+            nodes.append(helper.make_node("Max" if rectifies else "Identity", sources, list(node.output)))
+            for kind in ("ReduceMin", "ReduceMax"):
+                outputs.append(f"{node.output[0]}/{kind}")
+                nodes.append(helper.make_node(kind, [node.output[0]], [outputs[-1]], keepdims=0))
+        else:
+            nodes.append(node)
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ()) for name in outputs)
+    return proto, ranges
+
+
+def _without(node: NodeProto, name: str | None, file: File) -> list[NodeProto]:
+    """What stands for a DequantizeLinear: the float tensor `name`, or what was to be dequantized."""
+    if name is None and node.input[0] in file.constants:
+        return [node]  # stands for nothing in the float file, which is a finding of its own
+    source = name or node.input[0]
+    return [] if source == node.output[0] else [helper.make_node("Identity", [source], list(node.output))]
+
+
+def _measure(bare: ModelProto, ranges: list[Range], float_path: Path, clips: Sequence[Inputs]) -> float:
+    """Fill in what each range saw; the largest difference from the float file."""
+    session, reference = _session(bare.SerializeToString()), _session(str(float_path))
+    names, extremes, worst = [value.name for value in session.get_inputs()], Extremes(), 0.0
+    for index, inputs in enumerate(clips):
+        feed = inputs.named(names)
+        log_probs, *found = session.run(None, feed)
+        values = [np.asarray(value) for value in found]
+        extremes.add(values[0::2], values[1::2])
+        if index < WIRING_CLIPS:
+            difference = np.abs(np.asarray(log_probs) - np.asarray(reference.run(["log_probs"], feed)[0]))
+            worst = max(worst, float(difference[inputs.presence.any(axis=-1)].max(initial=0)))
+    for item, low, high in zip(ranges, extremes.lows, extremes.highs, strict=True):
+        item.seen = (low, high)
+    return worst
+
+
+def _weight_findings(file: File, reference: File) -> Iterator[str]:
+    for node in file.weights():
+        name = _float_name(node, reference)
+        stored = _stored(node, file)
+        if name is not None:
+            yield from weight_findings(name, stored, reference.constants[name])
+        elif stored.values.any():  # zeros are what pads a clip, folded by the quantizer
+            yield f"{node.input[0]}: stands for nothing in the float file"
+
+
+def _pair_findings(file: File) -> Iterator[str]:
+    """What is dequantized with other numbers than it was quantized with."""
+    made = {node.output[0]: node for node in file.nodes if node.op_type == "QuantizeLinear"}
+    for node in file.nodes:
+        source = made.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if source is not None and _parameters(node, file) != _parameters(source, file):
+            ways = _parameters(source, file), _parameters(node, file)
+            yield f"{source.input[0]}: quantized by {ways[0]}, dequantized by {ways[1]}"
+
+
+def _constant_findings(file: File, reference: File) -> Iterator[str]:
+    for name, array in file.constants.items():
+        if name in reference.constants and array.dtype == np.float32:
+            yield from constant_findings(name, array, reference.constants[name])
+
+
+def _float_name(node: NodeProto, reference: File) -> str | None:
+    """The float tensor that a dequantized constant stands for."""
+    name = node.input[0].removesuffix(QUANTIZED)
+    return name if name != node.input[0] and name in reference.constants else None
+
+
+def _stored(node: NodeProto, file: File) -> Stored:
+    integers, scale, zero = (file.constants[name] for name in node.input)
+    axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+    if scale.size > 1:
+        sides = [-1 if side == axis % integers.ndim else 1 for side in range(integers.ndim)]
+        scale, zero = scale.reshape(sides), zero.reshape(sides)
+    return Stored(integers, scale, zero.astype(np.int64))
+
+
+def _parameters(node: NodeProto, file: File) -> tuple[float, int]:
+    return float(file.constants[node.input[1]]), int(file.constants[node.input[2]])
+
+
+def _range(node: NodeProto, file: File) -> Range:
+    scale, zero = _parameters(node, file)
+    lowest = int(np.iinfo(file.constants[node.input[2]].dtype).min)
+    low = scale * (lowest - zero)
+    return Range(node.input[0], low, low + 255 * scale, group=node.input[1])
+
+
+def _session(model: bytes | str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,29 @@
+"""What a whole model takes on a runtime: exported as it would be deployed, one thread, 4 s of input."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from edgeav.exporters.onnx import MODEL, write_onnx
+from edgeav.exporters.rewrites import deployable
+from edgeav.models import AVModel, noise
+from edgeav.quant.census import SECONDS
+from edgeav.shrink.latency import TURNS, Runtime, least_ms, session
+
+OPSET = 18
+
+
+def whole_ms(model: AVModel, runtime: Runtime, turns: int = TURNS) -> float:
+    """Milliseconds of process CPU time for 4 s, or for as much as the model takes at once."""
+    features = model.config.inputs
+    steps = min(round(SECONDS * features.steps_per_second), model.config.max_steps)
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / MODEL
+        write_onnx(deployable(model), path, OPSET)
+        graph = onnx.load(path)
+    audio, video, presence = (tensor.numpy() for tensor in noise(model.config, steps))
+    arrays = {"mel": audio, "samples": audio, "video": video, "presence": presence}
+    return least_ms(session(graph, runtime, {name: arrays[name] for name in features.names}), turns)

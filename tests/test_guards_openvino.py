@@ -1,0 +1,84 @@
+"""Every mistake in an int8 OpenVINO file is found, and a healthy file is left in peace."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import artifact_faults as faults
+import numpy as np
+import pytest
+from tiny_av import calibration, tiny_model
+
+from edgeav.exporters.onnx import write_onnx
+from edgeav.exporters.openvino import write_openvino, write_quantized_openvino
+from edgeav.exporters.rewrites import deployable
+from edgeav.guards.openvino_file import inspect_openvino
+from edgeav.quant.plan import Plan
+from edgeav.target import OpenVinoOptions
+
+
+def more(array: np.ndarray) -> np.ndarray:
+    return array * np.float32(1.1)
+
+
+def scaled_weight(node) -> None:
+    """The multiplication behind the integers of a weight."""
+    faults.replace_constant(node.input_value(1).get_node(), 1, more)
+
+
+def no_bias(node) -> None:
+    faults.bypass(_user(node))
+
+
+def zero_bias(node) -> None:
+    faults.replace_constant(_user(node), 1, np.zeros_like)
+
+
+def smoothing(node) -> None:
+    faults.replace_constant(node, 1, more)
+
+
+GATED, RECTIFIED = "blocks.0.conv/mul_367/fq_output_0", "video.convs.1/relu_4/fq_output_0"
+FAULTS: dict[str, faults.Fault] = {
+    "weight scale x1.1": faults.openvino_edit("Convolution", "video.convs.0/", scaled_weight),
+    "weight scale x1.1 behind SmoothQuant": faults.openvino_edit("MatMul", "fusion.up/", scaled_weight),
+    "SmoothQuant's factors x1.1": faults.openvino_edit("Multiply", "fusion/cat_1_0_0/nncf_smooth_quant", smoothing),
+    "activation scale x1.1": faults.openvino_edit("FakeQuantize", GATED, faults.stretch_levels),
+    "activation zero point + 1": faults.openvino_edit("FakeQuantize", GATED, faults.move_levels),
+    "zero point + 1 behind a ReLU": faults.openvino_edit("FakeQuantize", RECTIFIED, faults.move_levels),
+    "bias dropped": faults.openvino_edit("Convolution", "video.convs.0/", no_bias),
+    "bias zeroed": faults.openvino_edit("MatMul", "head/", zero_bias),
+    "sound and lips swapped": faults.openvino_edit("Concat", "fusion/cat_1", faults.swap_sources),
+    "float fallback": faults.openvino_edit("FakeQuantize", RECTIFIED, faults.bypass),
+}
+
+
+def _user(node):
+    return next(iter(node.output(0).get_target_inputs())).get_node()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(int8, float)."""
+    folder = tmp_path_factory.mktemp("guards")
+    write_onnx(deployable(tiny_model()), folder / "source.onnx", opset=20)
+    write_openvino(folder / "source.onnx", folder / "float.xml")
+    write_quantized_openvino(folder / "source.onnx", folder / "int8.xml", Plan(), calibration(), OpenVinoOptions())
+    return folder / "int8.xml", folder / "float.xml"
+
+
+def test_a_healthy_file_passes_and_all_of_it_was_looked_at(files: tuple[Path, Path]) -> None:
+    found = inspect_openvino(*files, Plan(), calibration())
+    assert found.passed, found.findings
+    assert found.weights > 30 and found.ranges > 20
+    assert found.wiring < 1e-4
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found(fault: str, files: tuple[Path, Path], tmp_path: Path) -> None:
+    spoiled = tmp_path / "model.xml"
+    for suffix in (".xml", ".bin"):
+        shutil.copy(files[0].with_suffix(suffix), spoiled.with_suffix(suffix))
+    FAULTS[fault](spoiled)
+    assert not inspect_openvino(spoiled, files[1], Plan(), calibration()).passed
