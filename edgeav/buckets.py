@@ -8,10 +8,9 @@ lengths: Khomenko et al. 2016, https://arxiv.org/abs/1708.05604).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from edgeav.errors import EdgeavError
-from edgeav.runtime.engines import fitting
 
 Cost = Callable[[int], float]
 
@@ -35,17 +34,6 @@ def plan_buckets(histogram: Mapping[int, int], count: int, cost: Cost = work) ->
     for k in range(1, min(count, len(lengths))):
         best.append([min(_last_bucket(best[k - 1], clips, cost(lengths[j]), j)) for j in range(len(lengths))])
     return _ends(best, lengths)
-
-
-def padded_work(histogram: Mapping[int, int], buckets: Sequence[int], cost: Cost = work) -> float:
-    """The work of all clips, each padded to the smallest bucket that holds it; infinite if one fits in none."""
-    total = 0.0
-    for steps, clips in histogram.items():
-        bucket = fitting(steps, buckets)
-        if bucket is None and clips:
-            return float("inf")
-        total += clips * cost(bucket or 0)
-    return total
 
 
 def _last_bucket(before: list[tuple[float, int]], clips: list[int], price: float, end: int) -> list[tuple[float, int]]:

@@ -40,7 +40,7 @@ class Steps:
     baseline: Step
     exports: dict[tuple[str, str], Step]  # (target, precision)
     measures: dict[tuple[str, str], Step]
-    guards: dict[tuple[str, str], Step]
+    guards: dict[tuple[str, str], Step]  # where precisions are compared
     inspections: dict[str, Step]  # by target
     profiles: dict[tuple[str, str], Step]  # (target, device)
 
@@ -49,7 +49,7 @@ class Steps:
         for key, export in self.exports.items():
             yield export
             yield self.measures[key]
-            yield self.guards[key]
+            yield from filter(None, [self.guards.get(key)])
         yield from self.inspections.values()
         yield from self.profiles.values()
 
@@ -114,6 +114,7 @@ def steps_of(run: Run) -> Steps:
     model = partial(_model_folder, run, stages)
     baseline = Step("measured/eager", data, lambda out: work.measure_eager(run, model(), out), last)
     exports, measures, guards, inspections, profiles = {}, {}, {}, {}, {}
+    compares = "int8" in _precisions(run.recipe)
     limits = {"guards": run.recipe.budget.guards.model_dump(include={"clips", "snr_db"})}
     for target in run.recipe.targets:
         for precision in _precisions(run.recipe):
@@ -123,9 +124,10 @@ def steps_of(run: Run) -> Steps:
             measures[target.name, precision] = Step(
                 f"measured/{target.name}-{precision}", data, measure, (export, *last)
             )
-            name, guard = f"guards/{target.name}-{precision}", partial(_guard, run, export)
-            guards[target.name, precision] = Step(name, data | limits, guard, (export,))
-        if "int8" in _precisions(run.recipe):
+            if compares:
+                name, guard = f"guards/{target.name}-{precision}", partial(_guard, run, export)
+                guards[target.name, precision] = Step(name, data | limits, guard, (export,))
+        if compares:
             both = exports[target.name, "int8"], exports[target.name, "fp32"]
             check = partial(_inspect, run, both, model)
             inspections[target.name] = Step(f"guards/{target.name}-file", data, check, (*both, *last))

@@ -22,14 +22,14 @@ from edgeav.data.corpus import Corpus, Familiarity, Split, Utterance, open_corpu
 from edgeav.data.disturbance import Disturbance
 from edgeav.decoders import Decoder, Language, open_decoder
 from edgeav.errors import EdgeavError
-from edgeav.measure import character_error_rate, word_error_rate
+from edgeav.measure import blank_rate, blanks, character_error_rate, word_error_rate
 from edgeav.progress import Progress
 from edgeav.recipe import Recipe
 from edgeav.run import Run, Step, corpus_manifest, folder_hash, read_json, write_json
 from edgeav.runtime.features import Inputs
 from edgeav.subject import Subject
+from edgeav.work import training_voices
 
-VOICES = 60  # training clips that babble is made of
 VALID = "valid"
 
 
@@ -142,12 +142,10 @@ class Evaluation:
         disturbed = disturb(clips.media(index), condition, noise, (self.settings.seed, utterance.id))
         inputs = disturbed.inputs(speech.features)
         self._check_length(inputs, utterance)
-        log_probs, presence = speech.recognize(inputs)[0], inputs.presence[0]
-        there = presence.any(axis=-1)
-        blanks = int((log_probs.argmax(axis=-1) == speech.blank)[there].sum())
-        texts = {decoder.name: decoder.text(log_probs, presence) for decoder in self.decoders}
+        log_probs, presence = speech.recognize(inputs), inputs.presence[0]
+        texts = {decoder.name: decoder.text(log_probs[0], presence) for decoder in self.decoders}
         facts = {"id": utterance.id, "speaker": utterance.speaker, "reference": utterance.text}
-        return facts | {"texts": texts, "steps": int(there.sum()), "blanks": blanks}
+        return facts | {"texts": texts} | blanks(log_probs, inputs, speech.blank)
 
     def _check_length(self, inputs: Inputs, utterance: Utterance) -> None:
         if inputs.steps > self.subject.max_steps:
@@ -172,8 +170,7 @@ class Evaluation:
             corpus = open_corpus(name) if self.settings.voices else self.run.corpus
             if not corpus.train:
                 raise EdgeavError(f"noise: {name} has no training clips to babble; name another corpus with --voices")
-            voices = corpus.calibration(min(VOICES, len(corpus.train)), seed=7)
-            clips = self.run.decoded(name, self.run.recipe.seed, f"voices-{len(voices)}", voices)
+            clips = training_voices(self.run, name, corpus)
             folder = str(self.settings.recordings) if condition.noise == "recording" else None
             wanted = Disturbance.model_validate({"share": 1.0, "kinds": {condition.noise: 1.0}, "recordings": folder})
             self._noise[condition.noise] = make_bank(wanted, [clips], self.settings.seed)
@@ -191,9 +188,8 @@ def _row(decoder: Decoder, found: list[dict[str, Any]]) -> dict[str, Any]:
     """WER and CER with intervals, kinds of errors, and the share of steps in percent where the blank is best."""
     references, texts = [row["reference"] for row in found], [row["texts"][decoder.name] for row in found]
     cer, low, high = character_error_rate(references, texts)
-    blank_rate = round(100 * sum(row["blanks"] for row in found) / max(1, sum(row["steps"] for row in found)), 2)
     rates = asdict(word_error_rate(references, texts)) | {"cer": cer, "cer_low": low, "cer_high": high}
-    return {"decoder": decoder.name} | rates | {"blank_rate": blank_rate} | decoder.fit(references)
+    return {"decoder": decoder.name} | rates | {"blank_rate": blank_rate(found)} | decoder.fit(references)
 
 
 def _valid(corpus: Corpus) -> list[Split]:

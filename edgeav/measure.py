@@ -6,8 +6,9 @@ ASR performance evaluation"): words of one sentence fail together. The differenc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -70,6 +71,18 @@ def transcribe_all(recognizer: Recognizer, utterances: Iterable[Utterance]) -> l
 def greedy_text(log_probs: NDArray[np.float32], inputs: Inputs, tokens: Sequence[str], blank: int) -> str:
     """(1, N, V) -> text, over the steps where something is present."""
     return decode(log_probs[0], list(tokens), blank, presence=inputs.presence[0]).text
+
+
+def blanks(log_probs: NDArray[np.float32], inputs: Inputs, blank: int) -> dict[str, int]:
+    """(1, N, V) -> the steps where something is present, and at how many of them the blank is best."""
+    there = inputs.presence[0].any(axis=-1)
+    return {"steps": int(there.sum()), "blanks": int((log_probs[0].argmax(axis=-1) == blank)[there].sum())}
+
+
+def blank_rate(rows: Iterable[Mapping[str, Any]]) -> float:
+    """Percent of the steps of all `rows` of `blanks`."""
+    counted = [(row["blanks"], row["steps"]) for row in rows]
+    return round(100 * sum(blanks for blanks, _ in counted) / max(1, sum(steps for _, steps in counted)), 2)
 
 
 def eager(model: AVModel) -> Recognize:

@@ -26,12 +26,13 @@ from edgeav.target import Precision, Target
 
 if TYPE_CHECKING:
     from edgeav.data.cache import DecodedClips
-    from edgeav.data.corpus import Media
+    from edgeav.data.corpus import Corpus, Media
     from edgeav.measure import Recognizer
     from edgeav.quant.plan import Calibration
     from edgeav.runtime.bundle import Bundle
 
 LENGTHS_OF = 256  # training clips, whose lengths buckets are planned for
+VOICES = 60  # training clips that babble is made of
 GOLDEN_S = (0.64, 1.92)  # of a clip: half a megabyte of pixels, long enough for several words
 
 
@@ -98,6 +99,12 @@ def calibration_inputs(run: Run, plan: Calibration, features: Features) -> Calib
     clips = run.corpus.calibration(plan.utterances, plan.seed)
     name = f"calibration-{plan.utterances}-{plan.seed}"
     return CalibrationInputs(run.decoded(run.recipe.corpus, run.recipe.seed, name, clips), features)
+
+
+def training_voices(run: Run, name: str, corpus: Corpus) -> DecodedClips:
+    """What babble is made of: clips of the training speakers of a corpus, which may be another than the recipe's."""
+    voices = corpus.calibration(min(VOICES, len(corpus.train)), seed=7)
+    return run.decoded(name, run.recipe.seed, f"voices-{len(voices)}", voices)
 
 
 def golden_inputs(run: Run, features: Features) -> list[tuple[np.ndarray | None, Inputs]]:

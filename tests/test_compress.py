@@ -129,6 +129,17 @@ def test_a_plan_says_what_a_changed_setting_redoes(finished: Path, recipe_path: 
     assert rows["bundles/onnxruntime-int8"]["why"] == "follows 01-quantize"
 
 
+def test_what_is_not_quantized_is_not_compared(recipe_path: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load(recipe_path, ["stages=[]"])
+    steps = [row["step"] for row in plan(recipe, tmp_path)]
+    assert steps == [
+        "measured/eager",
+        "bundles/onnxruntime-fp32",
+        "measured/onnxruntime-fp32",
+        "profiles/onnxruntime-this-machine",
+    ]
+
+
 def test_a_corrupted_bundle_is_named_not_used(finished: Path, tmp_path: Path) -> None:
     from edgeav.errors import EdgeavError
     from edgeav.runtime.bundle import read_bundle

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import openvino
@@ -13,6 +15,7 @@ from edgeav.exporters.openvino import integer_modules, write_openvino, write_qua
 from edgeav.exporters.parity import eager_log_probs, largest_difference
 from edgeav.exporters.rewrites import deployable
 from edgeav.quant.plan import Plan
+from edgeav.runtime.openvino_core import core
 from edgeav.target import OpenVinoOptions
 
 LARGEST_RANGE = 100  # activations span about 10; the attention mask spans 10,000
@@ -61,15 +64,48 @@ def test_a_role_kept_in_float_stays_in_float(source: Path, tmp_path: Path) -> No
 
 
 def test_the_attention_mask_passes_through_no_quantizer(int8_file: Path) -> None:
-    operators = openvino.Core().read_model(int8_file).get_ops()
+    operators = core().read_model(int8_file).get_ops()
     ends = [op.input_value(2).get_node() for op in operators if op.get_type_name() == "FakeQuantize"]
     assert ends
     assert max(float(end.get_data().max()) for end in ends if isinstance(end, openvino.op.Constant)) < LARGEST_RANGE
 
 
+SIGNALLED = """
+import gc, os, signal, sys, threading
+import openvino
+from edgeav.runtime.openvino_core import core, signal_stack_kept
+
+def forget():
+    core.cache_clear()
+    gc.collect()
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+core().compile_model(sys.argv[1], "CPU")
+thread = threading.Thread(target=forget)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+
+with signal_stack_kept():
+    several = [openvino.Core() for _ in range(2)]
+    for one in several:
+        one.get_property("CPU", "FULL_DEVICE_NAME")
+    del one
+    while several:
+        several.pop(0)
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_after_openvino_is_gone_is_handled(int8_file: Path) -> None:
+    """Its plugin brings a stack for signal handlers, and takes it away with itself."""
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, str(int8_file)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "handled\n" * 2), done.stderr
+
+
 def _largest_difference(path: Path) -> float:
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled, model = openvino.Core().compile_model(path, "CPU", settings), tiny_model()
+    compiled, model = core().compile_model(path, "CPU", settings), tiny_model()
     return max(
         largest_difference(compiled(inputs.named(OURS.names))["log_probs"], eager_log_probs(model, inputs), inputs)
         for inputs in all_kinds()

@@ -14,6 +14,7 @@ from edgeav.errors import needs
 from edgeav.exporters.onnx import module_of_name
 from edgeav.quant.plan import Plan
 from edgeav.runtime.features import Inputs
+from edgeav.runtime.openvino_core import core, signal_stack_kept
 from edgeav.target import OpenVinoOptions
 
 try:
@@ -47,20 +48,21 @@ def write_quantized_openvino(
     nncf.set_log_level(logging.ERROR)
     model = openvino.convert_model(source)
     names = [value.any_name for value in model.inputs]
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(calibration, lambda inputs: inputs.named(names)),
-        subset_size=len(calibration),
-        model_type=nncf.ModelType.TRANSFORMER,
-        ignored_scope=nncf.IgnoredScope(names=_float_operators(model, plan)),
-        advanced_parameters=_advanced(options),
-    )
+    with signal_stack_kept():
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(calibration, lambda inputs: inputs.named(names)),
+            subset_size=len(calibration),
+            model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=nncf.IgnoredScope(names=_float_operators(model, plan)),
+            advanced_parameters=_advanced(options),
+        )
     openvino.save_model(quantized, path, compress_to_fp16=False)
 
 
 def integer_modules(path: Path) -> set[str]:
     """The modules that OpenVINO computes in integer kernels, read from the graph as it compiles it on this machine."""
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = set()
     for node in compiled.get_runtime_model().get_ops():
         facts = node.get_rt_info()

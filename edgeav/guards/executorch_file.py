@@ -20,7 +20,16 @@ from torchao.quantization.pt2e.observer import HistogramObserver
 from edgeav.exporters.parity import eager_log_probs
 from edgeav.exporters.rewrites import deployable
 from edgeav.guards.emulation import emulate
-from edgeav.guards.numbers import STEPS, Inspection, Range, Stored, constant_findings, range_findings, weight_findings
+from edgeav.guards.numbers import (
+    STEPS,
+    WIRING_CLIPS,
+    Inspection,
+    Range,
+    Stored,
+    constant_findings,
+    range_findings,
+    weight_findings,
+)
 from edgeav.guards.pte import Grid, PteLayer, read_layers
 from edgeav.models import AVModel
 from edgeav.quant.plan import Plan
@@ -28,7 +37,6 @@ from edgeav.runtime.bundle import Bundle
 from edgeav.runtime.engines import open_engine
 from edgeav.runtime.features import Inputs
 
-WIRING_CLIPS = 8  # every eighth clip of a calibration is only heard, every eighth only seen
 WIRING_LIMIT = 3.0  # healthy files: about 1
 DECIMALS = 1e-6  # of a scale in the text form of a flatbuffer
 LOWEST = -128  # of the 256 levels

@@ -6,17 +6,20 @@ that is a wrong scale, a wrong zero point, or another layer's weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgeav.runtime.features import Inputs
 
 STEPS = 255  # of 8 bits
 SYMMETRIC = 128  # the zero point of a range that is as wide on both sides, which NNCF gives to products of activations
 HALF_STEP = 0.51  # rounding, and the last bits of float arithmetic
 RANGE_TOLERANCE = 0.01  # of a scale: a file's x 1.1 is ten times that, float noise a thousandth of it
 TIE = 0.502  # zero points: a range exactly between two grids may be rounded either way
+WIRING_CLIPS = 8  # every eighth clip of a calibration is only heard, every eighth only seen
 WIRING_TOLERANCE = 1e-3  # of a log-probability, as for every float artifact
 
 
@@ -89,6 +92,34 @@ class Extremes:
         first = not len(self.lows)
         self.lows = low if first else np.minimum(self.lows, low)
         self.highs = high if first else np.maximum(self.highs, high)
+
+
+def measure_wiring(
+    ranges: Sequence[Range],
+    clips: Sequence[Inputs],
+    bare: Callable[[Inputs], Sequence[NDArray]],
+    reference: Callable[[Inputs], NDArray],
+) -> float:
+    """Fill in what each range saw; the largest difference of a log-probability from the float file.
+
+    `bare`: inputs -> log_probs, then the smallest and the largest value at each range, one after the other.
+    """
+    extremes, worst = Extremes(), 0.0
+    for index, inputs in enumerate(clips):
+        log_probs, *found = bare(inputs)
+        extremes.add(found[0::2], found[1::2])
+        if index < WIRING_CLIPS:
+            difference = np.abs(log_probs - reference(inputs))
+            worst = max(worst, float(difference[inputs.presence.any(axis=-1)].max(initial=0)))
+    for item, low, high in zip(ranges, extremes.lows, extremes.highs, strict=True):
+        item.seen = (low, high)
+    return worst
+
+
+def wiring_findings(wiring: float) -> Iterator[str]:
+    """Whether a file with the float numbers put back computes what the float file does."""
+    if not wiring <= WIRING_TOLERANCE:
+        yield f"wiring: with the float numbers put back, log-probabilities differ by {wiring:.2g}"
 
 
 def weight_findings(name: str, stored: Stored, expected: NDArray) -> Iterator[str]:

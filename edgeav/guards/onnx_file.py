@@ -18,18 +18,18 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from edgeav.exporters.onnx import MULTIPLIES, integer_modules, module_of_name
 from edgeav.guards.numbers import (
     WIRING_TOLERANCE,
-    Extremes,
     Inspection,
     Range,
     Stored,
     constant_findings,
+    measure_wiring,
     range_findings,
     weight_findings,
+    wiring_findings,
 )
 from edgeav.quant.plan import Plan
 from edgeav.runtime.features import Inputs
 
-WIRING_CLIPS = 8  # every eighth clip of a calibration is only heard, every eighth only seen
 QUANTIZED = "_quantized"
 
 
@@ -61,8 +61,7 @@ def inspect_onnx(path: Path, float_path: Path, plan: Plan, clips: Sequence[Input
     bare, ranges = unquantized(file, reference)
     wiring = _measure(bare, ranges, float_path, clips)
     wrong += range_findings(ranges)
-    if not wiring <= WIRING_TOLERANCE:
-        wrong.append(f"wiring: with the float numbers put back, log-probabilities differ by {wiring:.2g}")
+    wrong += wiring_findings(wiring)
     integer = integer_modules(path)
     multiplies = {module_of_name(n.name) for n in reference.nodes if n.op_type in MULTIPLIES}
     not_integer = tuple(sorted(m for m in multiplies if plan.quantizes(m) and m not in integer))
@@ -114,18 +113,13 @@ def _without(node: NodeProto, name: str | None, file: File) -> list[NodeProto]:
 def _measure(bare: ModelProto, ranges: list[Range], float_path: Path, clips: Sequence[Inputs]) -> float:
     """Fill in what each range saw; the largest difference from the float file."""
     session, reference = _session(bare.SerializeToString()), _session(str(float_path))
-    names, extremes, worst = [value.name for value in session.get_inputs()], Extremes(), 0.0
-    for index, inputs in enumerate(clips):
-        feed = inputs.named(names)
-        log_probs, *found = session.run(None, feed)
-        values = [np.asarray(value) for value in found]
-        extremes.add(values[0::2], values[1::2])
-        if index < WIRING_CLIPS:
-            difference = np.abs(np.asarray(log_probs) - np.asarray(reference.run(["log_probs"], feed)[0]))
-            worst = max(worst, float(difference[inputs.presence.any(axis=-1)].max(initial=0)))
-    for item, low, high in zip(ranges, extremes.lows, extremes.highs, strict=True):
-        item.seen = (low, high)
-    return worst
+    names = [value.name for value in session.get_inputs()]
+    return measure_wiring(
+        ranges,
+        clips,
+        lambda inputs: [np.asarray(value) for value in session.run(None, inputs.named(names))],
+        lambda inputs: np.asarray(reference.run(["log_probs"], inputs.named(names))[0]),
+    )
 
 
 def _weight_findings(file: File, reference: File) -> Iterator[str]:

@@ -22,17 +22,18 @@ from edgeav.exporters.openvino import MULTIPLIES, integer_modules
 from edgeav.guards.numbers import (
     STEPS,
     WIRING_TOLERANCE,
-    Extremes,
     Inspection,
     Range,
     Stored,
+    measure_wiring,
     range_findings,
     weight_findings,
+    wiring_findings,
 )
 from edgeav.quant.plan import Plan
 from edgeav.runtime.features import Inputs
+from edgeav.runtime.openvino_core import core
 
-WIRING_CLIPS = 8  # every eighth clip of a calibration is only heard, every eighth only seen
 SMOOTH = "nncf_smooth_quant"
 BORDERS = 0.1  # of an activation's range: by how much zeros at the ends of a short clip may move its mean
 # Its input is the table of positions, a constant: NNCF quantizes activations alone.
@@ -77,8 +78,7 @@ class Layer:
 
 def inspect_openvino(path: Path, float_path: Path, plan: Plan, clips: Sequence[Inputs]) -> Inspection:
     """Numbers, wiring and kernels of the int8 file at `path`."""
-    core = openvino.Core()
-    model, reference = core.read_model(path), core.read_model(float_path)
+    model, reference = core().read_model(path), core().read_model(float_path)
     quantizers = [op for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
     ranges = [_range(quantizer) for quantizer in quantizers]
     wrong = [*_pair_findings(quantizers)]
@@ -95,8 +95,7 @@ def inspect_openvino(path: Path, float_path: Path, plan: Plan, clips: Sequence[I
     _unquantize(model, quantizers)
     wiring = _measure(model, reference, ranges, clips)
     wrong += range_findings(ranges, tuned=True)
-    if not wiring <= WIRING_TOLERANCE:
-        wrong.append(f"wiring: with the float numbers put back, log-probabilities differ by {wiring:.2g}")
+    wrong += wiring_findings(wiring)
     integer = integer_modules(path)
     planned = {module_of_name(name) for name in expected if plan.quantizes(module_of_name(name))}
     not_integer = tuple(sorted(path for path in planned - integer if not path.endswith(NEVER_INTEGER)))
@@ -171,19 +170,14 @@ def _unquantize(model: Model, quantizers: Sequence[Node]) -> None:
 
 def _measure(model: Model, reference: Model, ranges: list[Range], clips: Sequence[Inputs]) -> float:
     """Fill in what each range saw; the largest difference from the float file."""
-    core, extremes, worst = openvino.Core(), Extremes(), 0.0
-    bare, right = (core.compile_model(m, "CPU", SETTINGS) for m in (model, reference))
+    bare, right = (core().compile_model(m, "CPU", SETTINGS) for m in (model, reference))
     names = [value.any_name for value in reference.inputs]
-    for index, inputs in enumerate(clips):
-        feed = inputs.named(names)
-        log_probs, *found = bare(feed).to_tuple()
-        extremes.add(found[0::2], found[1::2])
-        if index < WIRING_CLIPS:
-            difference = np.abs(log_probs - right(feed).to_tuple()[0])
-            worst = max(worst, float(difference[inputs.presence.any(axis=-1)].max(initial=0)))
-    for item, low, high in zip(ranges, extremes.lows, extremes.highs, strict=True):
-        item.seen = (low, high)
-    return worst
+    return measure_wiring(
+        ranges,
+        clips,
+        lambda inputs: bare(inputs.named(names)).to_tuple(),
+        lambda inputs: right(inputs.named(names)).to_tuple()[0],
+    )
 
 
 def _range(quantizer: Node) -> Range:

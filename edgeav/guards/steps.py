@@ -14,16 +14,14 @@ from edgeav.exporters.rewrites import deployable
 from edgeav.guards import inspect
 from edgeav.guards.buckets import Case, length_cases, noise_cases
 from edgeav.guards.numbers import Inspection
-from edgeav.measure import greedy_text
+from edgeav.measure import blanks, greedy_text
 from edgeav.models import AVModel, load_model
 from edgeav.quant.census import macs_by_module
 from edgeav.quant.plan import Plan, load_plan
 from edgeav.run import Run, write_json
 from edgeav.runtime.bundle import Bundle, read_bundle
 from edgeav.runtime.engines import open_engine
-from edgeav.work import calibration_inputs, test_clips
-
-VOICES = 40  # training clips that babble is made of
+from edgeav.work import calibration_inputs, test_clips, training_voices
 
 
 def recognize_buckets(run: Run, bundle_folder: Path, out: Path) -> None:
@@ -31,11 +29,10 @@ def recognize_buckets(run: Run, bundle_folder: Path, out: Path) -> None:
     bundle = read_bundle(bundle_folder)
     engine, rows = open_engine(bundle), []
     for case in _cases(run, bundle):
-        log_probs, there = engine.run(*case.inputs), case.inputs.presence[0].any(axis=-1)
+        log_probs = engine.run(*case.inputs)
         text = greedy_text(log_probs, case.inputs, bundle.tokens, bundle.blank)
-        blanks = int((log_probs[0].argmax(axis=-1) == bundle.blank)[there].sum())
-        rows.append({"bucket": case.bucket, "reference": case.text, "text": text})
-        rows[-1] |= {"steps": int(there.sum()), "blanks": blanks}
+        facts = {"bucket": case.bucket, "reference": case.text, "text": text}
+        rows.append(facts | blanks(log_probs, case.inputs, bundle.blank))
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (out / "transcripts.jsonl").write_text(lines, encoding="utf-8")
 
@@ -65,7 +62,6 @@ def _cases(run: Run, bundle: Bundle) -> Iterator[Case]:
 
 def _babble(run: Run) -> NoiseBank:
     """Of training voices alone."""
-    voices = run.corpus.calibration(min(VOICES, len(run.corpus.train)), seed=7)
-    clips = run.decoded(run.recipe.corpus, run.recipe.seed, f"voices-{len(voices)}", voices)
+    clips = training_voices(run, run.recipe.corpus, run.corpus)
     settings: dict[str, Any] = {"share": 1.0, "kinds": {"babble": 1.0}}
     return make_bank(Disturbance.model_validate(settings), [clips], run.recipe.seed)

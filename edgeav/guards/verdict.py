@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeav.measure import wer_increase, word_error_rate
 from edgeav.recipe import Budget
 from edgeav.report import BucketRow, Check, PairRow
 from edgeav.run import Run, Step, read_json
@@ -49,6 +48,8 @@ def slower(ratio: float, low: float, high: float) -> bool:
 
 def bucket_rows(run: Run, target: str, before: Step, after: Step, ci: int) -> list[BucketRow]:
     """fp32 against compressed, clip by clip, in every bucket."""
+    from edgeav.measure import blank_rate, wer_increase, word_error_rate
+
     pairs = list(zip(_rows(run.folder / before.name), _rows(run.folder / after.name), strict=True))
     rows = []
     for bucket in dict.fromkeys(row["bucket"] for row, _ in pairs):
@@ -56,7 +57,7 @@ def bucket_rows(run: Run, target: str, before: Step, after: Step, ci: int) -> li
         references, was, now = zip(*((a["reference"], a["text"], b["text"]) for a, b in chosen), strict=True)
         rate = word_error_rate(references, was, run.recipe.seed).wer
         difference, low, high = wer_increase(references, was, now, ci, run.recipe.seed)
-        blanks = [_blank_rate([pair[side] for pair in chosen]) for side in (0, 1)]
+        blanks = [blank_rate(pair[side] for pair in chosen) for side in (0, 1)]
         rows.append(
             BucketRow(
                 target=target, bucket=bucket, clips=len(chosen), wer=rate, increase=difference,
@@ -85,11 +86,6 @@ def _blank_check(limit: float, rows: list[BucketRow]) -> Check:
         f"blank at {worst.blank:.1f} % of the steps, fp32 {worst.blank_fp32:.1f} % ({worst.bucket}, the largest shift)"
     )
     return Check(name="blanks", target=worst.target, value=abs(shift), limit=limit, passed=abs(shift) <= limit, say=say)
-
-
-def _blank_rate(rows: list[dict[str, Any]]) -> float:
-    """Percent."""
-    return round(100 * sum(row["blanks"] for row in rows) / max(1, sum(row["steps"] for row in rows)), 2)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgeav.macs import typical_steps
 from edgeav.models import AVModel
 from edgeav.quant.plan import role_of
 from edgeav.runtime.features import empty_inputs
-
-SECONDS = 4.0  # the products of attention grow with the square of the length
 
 
 def macs_by_module(model: AVModel, steps: int | None = None) -> dict[str, int]:
@@ -24,7 +23,7 @@ def macs_by_module(model: AVModel, steps: int | None = None) -> dict[str, int]:
     `steps` None: as many as 4 s have.
     """
     features = model.config.inputs
-    steps = steps or min(round(SECONDS * features.steps_per_second), model.config.max_steps)
+    steps = steps or typical_steps(model.config)
     with torch.inference_mode(), FlopCounterMode(display=False, depth=99) as counter:
         model(*(torch.from_numpy(array) for array in empty_inputs(features, steps)))
     root = type(model).__name__

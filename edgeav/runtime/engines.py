@@ -95,7 +95,8 @@ class OpenVino:
         """`steps`: for inputs of exactly that length."""
         import openvino
 
-        core = openvino.Core()
+        from edgeav.runtime.openvino_core import core
+
         # f32 for what is not int8: on a CPU with bf16 OpenVINO would use that unasked, and lose parity.
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -104,11 +105,11 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",
         }
         self.version, self._names = openvino.get_version().split("-")[0], bundle.input_names
-        model = core.read_model(str(bundle.model_path))
+        model = core().read_model(str(bundle.model_path))
         if steps is not None:
             shapes = empty_inputs(bundle.features, steps).named(self._names)
             model.reshape({name: list(array.shape) for name, array in shapes.items()})
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = core().compile_model(model, "CPU", settings)
         self._request = compiled.create_infer_request()
 
     def run(self, audio: Array, video: Array, presence: Array) -> Array:

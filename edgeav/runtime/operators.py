@@ -131,7 +131,7 @@ def _after_warmup(events: list[dict[str, Any]]) -> Iterable[Node]:
 
 
 def _openvino_nodes(bundle: Bundle, inputs: Inputs, threads: int) -> list[Node]:
-    import openvino
+    from edgeav.runtime.openvino_core import core
 
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
@@ -140,7 +140,7 @@ def _openvino_nodes(bundle: Bundle, inputs: Inputs, threads: int) -> list[Node]:
         "PERFORMANCE_HINT": "LATENCY",
         "PERF_COUNT": True,
     }
-    compiled = openvino.Core().compile_model(str(bundle.model_path), "CPU", settings)
+    compiled = core().compile_model(str(bundle.model_path), "CPU", settings)
     request = compiled.create_infer_request()
     nodes = []
     for run in range(WARMUP + RUNS):

@@ -11,7 +11,7 @@ from torch import Tensor
 from edgeav.shrink.cost import Cost
 from edgeav.shrink.greedy import Counts, descend
 from edgeav.shrink.importance import Scores
-from edgeav.shrink.places import Group, Kind
+from edgeav.shrink.places import Group, Kind, block_of
 
 SMALLEST = 8  # of all widths in a model.json but heads, of which one is enough
 
@@ -73,11 +73,6 @@ def kept_units(scores: Scores, counts: Mapping[str, int]) -> dict[str, Tensor]:
     """The most important units of each group that loses some, in their order."""
     fewer = {name: count for name, count in counts.items() if name in scores and 0 < count < len(scores[name])}
     return {name: scores[name].topk(count).indices.sort().values for name, count in fewer.items()}
-
-
-def block_of(name: str) -> str:
-    """The block that a group is inside of: blocks.0.conv -> blocks.0."""
-    return ".".join(name.split(".")[:2])
 
 
 def _cumulated(score: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from edgeav.models import AVModel
 from edgeav.quant.census import macs_by_module
 from edgeav.shrink.geometry import shapes_of
 from edgeav.shrink.latency import LatencyTable
-from edgeav.shrink.places import Group
+from edgeav.shrink.places import Group, block_of
 
 Counts = Mapping[str, int]  # units of each group; blocks: 1, or 0 for one that is dropped
 
@@ -66,7 +66,7 @@ def parameters(model: AVModel, groups: Sequence[Group], blocks: Sequence[str]) -
 
 def macs(model: AVModel, groups: Sequence[Group], blocks: Sequence[str]) -> Cost:
     """Multiply-accumulates of 4 s."""
-    axes = _axes(groups) | {f"{g.products}.weight": {0: g.name} for g in groups if g.products}
+    axes = _axes_with_products(groups)
     done = macs_by_module(model)
     layers = [
         Layer(path, axes.get(f"{path}.weight", {}), _block(path, blocks), _proportional(count))
@@ -77,7 +77,7 @@ def macs(model: AVModel, groups: Sequence[Group], blocks: Sequence[str]) -> Cost
 
 def milliseconds(model: AVModel, groups: Sequence[Group], blocks: Sequence[str], table: LatencyTable) -> Cost:
     """Time of the layers that multiply, one after the other, for 4 s; norms and what moves bytes are not in it."""
-    axes = _axes(groups) | {f"{g.products}.weight": {0: g.name} for g in groups if g.products}
+    axes = _axes_with_products(groups)
     layers = []
     for path, shape in shapes_of(model).items():
 
@@ -101,10 +101,14 @@ def _axes(groups: Sequence[Group]) -> dict[str, dict[int, str]]:
     return axes
 
 
+def _axes_with_products(groups: Sequence[Group]) -> dict[str, dict[int, str]]:
+    """The same, and of the products of activations, which have no weight, as if attention itself had one."""
+    return _axes(groups) | {f"{group.products}.weight": {0: group.name} for group in groups if group.products}
+
+
 def _units(groups: Sequence[Group], blocks: Sequence[str]) -> dict[str, int]:
     return {group.name: group.units for group in groups} | dict.fromkeys(blocks, 1)
 
 
 def _block(name: str, blocks: Sequence[str]) -> str | None:
-    own = ".".join(name.split(".")[:2])
-    return own if own in blocks else None
+    return own if (own := block_of(name)) in blocks else None

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from edgeav.macs import typical_steps
 from edgeav.models import AVModel
 from edgeav.models.conformer import Attention
-from edgeav.quant.census import SECONDS
 from edgeav.quant.plan import role_of
 from edgeav.runtime.features import empty_inputs
 
@@ -65,10 +65,8 @@ def shapes_of(model: AVModel) -> dict[str, Shape]:
                 found[path] = _shape(module, given[0], output)
 
             hooks.append(module.register_forward_hook(note))
-    features = model.config.inputs
-    steps = min(round(SECONDS * features.steps_per_second), model.config.max_steps)
     with torch.inference_mode():
-        model(*(torch.from_numpy(array) for array in empty_inputs(features, steps)))
+        model(*(torch.from_numpy(array) for array in empty_inputs(model.config.inputs, typical_steps(model.config))))
     for hook in hooks:
         hook.remove()
     return found

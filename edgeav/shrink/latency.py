@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgeav.errors import needs
+from edgeav.runtime.openvino_core import core
 
 if TYPE_CHECKING:
     import onnx
@@ -143,12 +144,11 @@ def _onnxruntime(model: bytes, feed: dict[str, np.ndarray]) -> Callable[[], Any]
 
 def _openvino(model: bytes, feed: dict[str, np.ndarray]) -> Callable[[], Any]:
     try:
-        import openvino
+        openvino = core()
     except ImportError as error:
         raise needs("openvino", "openvino") from error
-    core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
+    request = openvino.compile_model(openvino.read_model(model), "CPU", settings).create_infer_request()
     return lambda: request.infer(feed, share_inputs=True)
 
 

@@ -54,6 +54,11 @@ class Group:
         return max(place.least for place in (*self.made, *self.read))
 
 
+def block_of(name: str) -> str:
+    """The block that a tensor, layer or group is inside of: blocks.0.conv -> blocks.0."""
+    return ".".join(name.split(".")[:2])
+
+
 def rows(model: AVModel, path: str, before: int = 1, after: int = 1) -> list[Place]:
     """The outputs of a linear layer or a convolution, factorized or not."""
     layer, rank = model.get_submodule(path), 1

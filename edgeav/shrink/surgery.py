@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgeav.models import AVModel, ModelConfig
 from edgeav.shrink.groups import STACKS, groups_of, removable_blocks, spelled_out
-from edgeav.shrink.places import Group, selected
+from edgeav.shrink.places import Group, block_of, selected
 
 
 def cut(model: AVModel, kept: Mapping[str, Tensor], dropped: Collection[str] = ()) -> AVModel:
@@ -79,7 +79,7 @@ def _numbers(config: ModelConfig, stack: str, dropped: Collection[str]) -> list[
 
 def _renamed(name: str, moves: Mapping[str, str]) -> str:
     """The name of a tensor or layer afterwards; "" if it is gone."""
-    block = ".".join(name.split(".")[:2])
+    block = block_of(name)
     if block not in moves:
         return name
     return moves[block] + name.removeprefix(block) if moves[block] else ""

@@ -9,21 +9,17 @@ import onnx
 
 from edgeav.exporters.onnx import MODEL, write_onnx
 from edgeav.exporters.rewrites import deployable
+from edgeav.macs import typical_steps
 from edgeav.models import AVModel, noise
-from edgeav.quant.census import SECONDS
-from edgeav.shrink.latency import TURNS, Runtime, least_ms, session
-
-OPSET = 18
+from edgeav.shrink.latency import OPSET, TURNS, Runtime, least_ms, session
 
 
 def whole_ms(model: AVModel, runtime: Runtime, turns: int = TURNS) -> float:
     """Milliseconds of process CPU time for 4 s, or for as much as the model takes at once."""
-    features = model.config.inputs
-    steps = min(round(SECONDS * features.steps_per_second), model.config.max_steps)
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / MODEL
         write_onnx(deployable(model), path, OPSET)
         graph = onnx.load(path)
-    audio, video, presence = (tensor.numpy() for tensor in noise(model.config, steps))
+    audio, video, presence = (tensor.numpy() for tensor in noise(model.config, typical_steps(model.config)))
     arrays = {"mel": audio, "samples": audio, "video": video, "presence": presence}
-    return least_ms(session(graph, runtime, {name: arrays[name] for name in features.names}), turns)
+    return least_ms(session(graph, runtime, {name: arrays[name] for name in model.config.inputs.names}), turns)

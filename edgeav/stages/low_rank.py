@@ -21,8 +21,8 @@ from pydantic import Field, model_validator
 
 from edgeav.quant.plan import Role
 from edgeav.shrink.budget import Budget
-from edgeav.stages.recovery import Recovery, copy_files, facts_of, once, recover, scratch
-from edgeav.stages.stage import Stage
+from edgeav.stages.recovery import Recovery, facts_of, once, recover, scratch
+from edgeav.stages.stage import Stage, copy_files
 
 if TYPE_CHECKING:
     from edgeav.models import AVModel
@@ -105,7 +105,7 @@ class LowRank(Stage):
         clips = calibration_inputs(
             run, Calibration(utterances=self.calibration, seed=run.recipe.seed), model.config.inputs
         )
-        moments = record(model, paths, (clips[index] for index in range(len(clips))))
+        moments = record(model, paths, clips)
         parts = {path: components(_layer(model, path), moments[path]) for path in paths}
         found = candidates(model, paths, self.multiple, table)
         ranks = self._choice(model, found, parts, table)

@@ -23,8 +23,8 @@ from pydantic import Field, model_validator
 
 from edgeav.errors import EdgeavError
 from edgeav.shrink.budget import Budget
-from edgeav.stages.recovery import Recovery, copy_files, facts_of, once, recover, scratch
-from edgeav.stages.stage import Stage
+from edgeav.stages.recovery import Recovery, facts_of, once, recover, scratch
+from edgeav.stages.stage import Stage, copy_files
 
 if TYPE_CHECKING:
     from edgeav.models import AVModel

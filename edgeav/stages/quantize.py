@@ -6,14 +6,13 @@ that will use them. What is left beside the model is quantization.json.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from edgeav.quant.plan import KEPT_FLOAT, Calibration, Plan, Role
-from edgeav.stages.stage import Stage
+from edgeav.stages.stage import Stage, copy_files
 
 if TYPE_CHECKING:
     from edgeav.run import Run
@@ -30,12 +29,8 @@ class Quantize(Stage):
     """Roles that stay in float32 on every engine."""
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
-        from edgeav.run import DONE
-
         seed = run.recipe.seed
         clips = run.corpus.calibration(self.calibration, seed)
-        for path in model_folder.iterdir():
-            if path.is_file() and path.name != DONE:
-                shutil.copy2(path, out / path.name)
+        copy_files(model_folder, out)
         calibration = Calibration(utterances=self.calibration, seed=seed, ids=tuple(clip.id for clip in clips))
         Plan(format=self.format, keep_float=self.keep_float, calibration=calibration).save(out)

@@ -77,12 +77,3 @@ def once(folder: Path, make: Callable[[Path], None]) -> Path:
         make(part)
         part.rename(folder)
     return folder
-
-
-def copy_files(source: Path, out: Path) -> None:
-    """All that lies beside a model too: the tokenizer, a plan, a card."""
-    from edgeav.run import DONE
-
-    for path in source.iterdir():
-        if path.is_file() and path.name != DONE:
-            shutil.copy2(path, out / path.name)

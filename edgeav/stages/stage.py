@@ -5,6 +5,7 @@ To add a stage: write `edgeav/stages/<verb>.py` with one subclass, and name it i
 
 from __future__ import annotations
 
+import shutil
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,3 +33,12 @@ class Stage(Strict):
         Both hold model.json, model.safetensors, tokenizer.model and, once quantized, quantization.json.
         Randomness comes from `run.recipe.seed`; EdgeavError when these settings do not fit this model.
         """
+
+
+def copy_files(source: Path, out: Path) -> None:
+    """All that lies beside a model too: the tokenizer, a plan, a card."""
+    from edgeav.run import DONE
+
+    for path in source.iterdir():
+        if path.is_file() and path.name != DONE:
+            shutil.copy2(path, out / path.name)
