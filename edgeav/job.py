@@ -16,12 +16,23 @@ from edgeav.losses import Mixture
 
 
 @dataclass(frozen=True)
+class Serving:
+    """What of one corpus goes into every batch of each process; see `edgeav.data.batch.Source`."""
+
+    clips: str  # folder of decoded clips
+    per_batch: int
+    splice: float = 0.0
+    leave_out: tuple[str, ...] = ()
+    varied: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
     """Everything a training process needs to know; lies in `folder`/job.json."""
 
     folder: str  # checkpoints, metrics and the result
     model: str  # the folder of the model to begin with
-    sources: list[tuple[str, int]]  # (folder of decoded clips, clips a batch) for every corpus
+    sources: list[Serving]
     valid: dict[str, str]  # name -> folder of decoded clips
     acoustics: str  # folder of noise and rooms
     noise: dict[str, Any]  # a Disturbance
@@ -41,6 +52,7 @@ class Job:
     frozen_norms: bool = False  # batch norms keep the statistics that they have
     average_last: int = 0  # checkpoints in the mean that is the result; 0: the moving average
     modalities: dict[Modality, float] = field(default_factory=lambda: dict(MODALITIES))
+    lip_faults: float = 0.0  # share of the clips with sound whose lips are faulty
     log_every: int = 50
     loaders: int = 0  # processes that make batches for each training process; 0: a thread of it does
     school: Schooling | None = None  # None: no teacher
@@ -49,7 +61,7 @@ class Job:
     def read(cls, path: Path) -> Job:
         """What `launch` wrote."""
         job = json.loads(path.read_text())
-        job["sources"] = [(folder, count) for folder, count in job["sources"]]
+        job["sources"] = [Serving(**s | {"leave_out": tuple(s["leave_out"])}) for s in job["sources"]]
         if job.get("school"):
             terms = job["school"]["terms"]
             terms["match"] = tuple((ours, theirs) for ours, theirs in terms["match"])

@@ -12,12 +12,22 @@ from edgeav.spec import Strict, validate
 if TYPE_CHECKING:
     from edgeav.models import ModelConfig
 
+Preset = Literal[
+    "fast-conformer-S",
+    "fast-conformer-M",
+    "fast-conformer-L",
+    "fast-conformer-XL",
+    "av-student-small",
+    "av-student-medium",
+    "av-student-large",
+]
+
 
 class NewModel(Strict):
     """A model that does not exist yet: a `train` or `distill` stage gives it tokens and weights."""
 
-    preset: Literal["fast-conformer-S", "fast-conformer-M", "fast-conformer-L", "fast-conformer-XL"] | None = None
-    """A published size to begin with."""
+    preset: Preset | None = None
+    """A published size, or a student's, to begin with."""
     modalities: Literal["audio", "video", "audio-visual"] = "audio-visual"
     """What the preset takes."""
     config: dict[str, Any] = Field(default_factory=dict)

@@ -22,7 +22,7 @@ from edgeav.quant.support import problems
 from edgeav.stages import Step
 from edgeav.target import EngineName, Target
 
-BUILT_IN_CORPORA = ("demo",)
+BUILT_IN_CORPORA = ("demo", "demo-pico")
 
 
 class WerBudget(spec.Strict):

@@ -92,8 +92,12 @@ def loss_of(job: Job) -> CtcTraining:
 def lessons_of(job: Job, device: torch.device) -> LessonSource:
     """The batches of the job, with the teacher's answers if it has one."""
     config, tokenizer = load(ModelConfig, Path(job.model) / "model.json"), load_tokenizer(Path(job.model))
-    sources = [Source(DecodedClips(Path(folder)), count, job.longest_s) for folder, count in job.sources]
-    batches = Batches(sources, tokenizer, load_acoustics(Path(job.acoustics)), config, job.modalities)
+    sources = [
+        Source(DecodedClips(Path(s.clips)), s.per_batch, job.longest_s, s.splice, s.leave_out, s.varied)
+        for s in job.sources
+    ]
+    acoustics = load_acoustics(Path(job.acoustics))
+    batches = Batches(sources, tokenizer, acoustics, config, job.modalities, job.lip_faults)
     return Lessons(batches, open_teacher(job.school, device), job.school.pooling) if job.school else batches
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
+from edgeav.macs import gmac_per_second
 from edgeav.models import AVModel, ModelConfig
-from edgeav.models.presets import Modalities, Size, auto_avsr, fast_conformer
+from edgeav.models.presets import FAST_CONFORMERS, STUDENTS, Modalities, Size, auto_avsr, fast_conformer, student
+from edgeav.new_model import Preset
+from edgeav.recipe import Recipe
 
 ESPNET_TOKENS = ("<blank>", *(f"▁{n}" for n in range(5047)), "<eos>")
 
@@ -51,3 +56,17 @@ def test_every_fast_conformer_can_be_built_for_every_modality(modalities: Modali
     assert count(config, "audio.", "video.", "fusion.", "no_", "head.", "audio_norm.", "video_norm.") == count(
         fast_conformer("S"), "audio.", "head."
     )
+
+
+def test_recipes_may_name_every_preset_that_there_is() -> None:
+    assert set(get_args(Preset)) == {f"fast-conformer-{size}" for size in FAST_CONFORMERS} - {
+        "fast-conformer-L18"
+    } | set(STUDENTS)
+
+
+def test_the_medium_student_computes_at_most_a_tenth_of_what_the_demo_teacher_does() -> None:
+    recipe = Recipe.load("train-teacher")
+    assert not isinstance(recipe.model, str)
+    teacher, medium = recipe.model.described("recipe"), student("av-student-medium", "audio-visual")
+    assert gmac_per_second(AVModel(medium).eval()) <= gmac_per_second(AVModel(teacher).eval()) / 10
+    assert count(teacher) >= 20e6

@@ -76,7 +76,7 @@ def test_no_test_voice_or_face_is_trained_on() -> None:
 
 
 def test_drawn_words_follow_the_grammar_and_lie_within_the_clip() -> None:
-    for utterance in open_corpus("demo").train[:5]:
+    for utterance in open_corpus("demo").tests[0].utterances[:5]:
         media = utterance.media()
         assert media.waveform is not None and media.mouth is not None
         assert [word for word, _, _ in media.words] == utterance.text.split()
@@ -102,8 +102,8 @@ def test_calibration_draws_from_training_clips_and_never_more_than_there_are() -
     corpus = open_corpus("demo")
     drawn = corpus.calibration(50, seed=3)
     assert len({u.id for u in drawn}) == 50 and {u.id for u in drawn} <= {u.id for u in corpus.train}
-    with pytest.raises(EdgeavError, match="4000"):
-        corpus.calibration(4001, seed=3)
+    with pytest.raises(EdgeavError, match="5000"):
+        corpus.calibration(5001, seed=3)
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 10.0])
@@ -132,7 +132,7 @@ def test_moving_the_camera_keeps_the_crop_size_and_range() -> None:
 
 
 def test_text_survives_the_tokenizer_and_grammar_words_are_one_piece(tokenizer: Tokenizer) -> None:
-    for utterance in open_corpus("demo").train[:50]:
+    for utterance in open_corpus("demo").tests[0].utterances[:50]:
         ids = tokenizer.encode(utterance.text)
         assert tokenizer.decode(ids) == utterance.text
         assert len(ids) == 6
@@ -242,7 +242,7 @@ def test_a_manifest_with_bad_lines_names_every_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_corpus_is_a_clear_error() -> None:
-    with pytest.raises(EdgeavError, match="neither 'demo' nor a folder"):
+    with pytest.raises(EdgeavError, match="neither demo nor demo-pico nor a folder"):
         open_corpus("nowhere")
 
 

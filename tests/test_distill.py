@@ -22,7 +22,7 @@ from edgeav.data.posteriors import Posteriors
 from edgeav.data.text import train_tokenizer
 from edgeav.distillation import DistillationTraining, Lesson, Schooling, Terms, distance
 from edgeav.errors import EdgeavError
-from edgeav.job import Job
+from edgeav.job import Job, Serving
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
 from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.progress import Progress
@@ -65,7 +65,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job(
         folder=str(folder / "run"),
         model=str(folder / "student"),
-        sources=[(str(folder / "clips"), 3)],
+        sources=[Serving(str(folder / "clips"), 3)],
         valid={},
         acoustics=str(folder / "acoustics"),
         noise=noise.model_dump(mode="json"),
@@ -190,7 +190,7 @@ def test_noise_reaches_the_teacher_only_if_asked(job: Job) -> None:
 
 def test_cached_answers_are_the_online_ones_and_refuse_another_tempo(job: Job, tmp_path: Path) -> None:
     assert job.school is not None
-    teacher, clips = Path(job.school.teacher), Path(job.sources[0][0])
+    teacher, clips = Path(job.school.teacher), Path(job.sources[0].clips)
     online = OnlineTeacher(load_model(teacher), nbest=3)
     cache = Posteriors(cache_teacher(teacher, clips, tmp_path, (128, 3), Progress()))
     cached = CachedTeacher(online.config, [cache])
@@ -228,7 +228,7 @@ def test_a_job_survives_its_file(job: Job, tmp_path: Path) -> None:
     [
         ({}, "name a `teacher` or a `student`"),
         ({"student": "s", "kl_weight": 0}, "no weight at all"),
-        ({"student": "s", "posteriors": "cached"}, "tempo_share: 0"),
+        ({"student": "s", "posteriors": "cached"}, "demo are spliced or put to other tempos.*variants: 4"),
         ({"student": "s", "posteriors": "cached", "noise": QUIET, "teacher_hears": "noisy"}, "online"),
         ({"student": "s", "posteriors": "cached", "noise": QUIET, "feature_weight": 1}, "no hidden layer is cached"),
         ({"student": "s", "feature_weight": 1}, "needs `match`"),

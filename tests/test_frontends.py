@@ -133,6 +133,8 @@ def test_space_to_depth_equals_pixel_unshuffle_of_each_frame_and_its_neighbours(
     around = torch.cat([torch.zeros(2, 1, 12, 8), video, torch.zeros(2, 1, 12, 8)], dim=1)
     triples = torch.stack([around[:, t : t + 3] for t in range(5)], dim=1).flatten(0, 1)  # (10, 3, 12, 8)
     torch.testing.assert_close(SpaceToDepth(4)(video), F.pixel_unshuffle(triples, 4))
+    halved = F.avg_pool2d(triples, 2)
+    torch.testing.assert_close(SpaceToDepth(2, Shrink(2))(video), F.pixel_unshuffle(halved, 2))
 
 
 def test_the_linear_front_end_is_one_matrix_times_the_pixels() -> None:
@@ -168,6 +170,7 @@ def test_sound_before_a_gap_is_heard_as_if_it_ended_there() -> None:
         ("resnet1d.*40 ms, not 80", {"inputs": Features(80, Samples(), None), "audio": c.ResNet1d()}),
         ("conv1d looks at 30 ms.*80", {"inputs": Features(80, video=None), "audio": c.Conv1d()}),
         ("space-to-depth.*88 pixels.*16", {"inputs": Features(80, None), "video": c.SpaceToDepth(block=16)}),
+        ("space-to-depth.*88 pixels.*24", {"inputs": Features(80, None), "video": c.SpaceToDepth(block=8, pool=3)}),
     ],
 )
 def test_a_front_end_that_does_not_fit_its_inputs_is_refused(problem: str, settings: dict) -> None:

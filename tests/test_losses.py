@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 from edgeav.beam import Search, ctc_beam_search, joint_beam_search
 from edgeav.data.batch import NO_LABEL, Batch
-from edgeav.losses import CtcTraining, Mixture, cross_entropy, decoder_texts
+from edgeav.losses import CtcTraining, Mixture, astray, cross_entropy, decoder_texts
 from edgeav.models import AVModel, ModelConfig, noise
 from edgeav.models.config import AttentionDecoder, Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.runtime.inputs import Features
+from edgeav.train import learns
 
 TEXTS = [[0, 1, 1, 2], [3, 0]]
 BLOCK = Block(heads=2, head_width=16, feed_forward=64, feed_forward_2=64, conv_channels=32)
@@ -52,6 +53,7 @@ def batch(of: AVModel, steps: tuple[int, int] = (9, 6)) -> Batch:
         steps=torch.tensor(steps),
         targets=torch.tensor([token for text in TEXTS for token in text]),
         target_lengths=torch.tensor([len(text) for text in TEXTS]),
+        lips_fit=torch.ones(2, dtype=torch.bool),
     )
 
 
@@ -73,6 +75,36 @@ def test_every_kind_of_model_learns_two_clips_and_search_finds_their_texts(hears
         ctc_beam_search(row[:steps], learned.config.blank, 5) for row, steps in zip(log_probs, (9, 6), strict=True)
     ]
     assert [list(found[0].tokens) for found in by_ctc] == TEXTS
+
+
+def test_a_spike_costs_nothing_within_its_word_or_beside_it_and_its_logarithm_elsewhere() -> None:
+    blank, labels = 3, torch.tensor([[3, 3, 0, 0, 1, 3, NO_LABEL]])
+    logits = torch.randn(1, 7, 4)
+    probs = logits.double().softmax(-1)[0]
+    allowed = [{3}, {3, 0}, {3, 0}, {3, 0, 1}, {3, 0, 1}, {3, 1}]
+    expected = -torch.stack([probs[n, sorted(tokens)].sum().log() for n, tokens in enumerate(allowed)]).mean()
+    torch.testing.assert_close(astray(logits, labels, blank).double(), expected)
+    sure = torch.full((1, 7, 4), -30.0).scatter(2, torch.tensor([[[3], [0], [3], [0], [1], [1], [2]]]), 30.0)
+    assert astray(sure, labels, blank) < 1e-6
+    assert astray(sure.roll(2, dims=1), labels, blank) > 5
+    assert astray(logits, torch.full((1, 7), NO_LABEL), blank) == 0
+
+
+def test_training_leaves_out_padding_and_clips_without_sound_and_computes_the_rest_as_ever() -> None:
+    training = CtcTraining(model())
+    data = batch(training.model)
+    data.presence[1, :, 0] = data.audio[1] = 0  # the second clip is lips alone, with a gap
+    data.presence[1, 2:5, 1] = data.video[1, 4:10] = 0
+    learns(training, frozen_norms=True)
+    frames: list[int] = []
+    assert training.model.video is not None
+    training.model.video.linear.register_forward_hook(lambda _, inputs, __: frames.append(len(inputs[0])))
+    found, _ = training.encoded(data)
+    expected, _ = CtcTraining(training.model).eval().encoded(data)
+    assert frames == [2 * (9 + 6), 2 * (9 + 9)]  # without what pads the second clip, in training
+    for name, place in (("sound", 0), ("lips", 1)):
+        there = data.presence[..., place] > 0
+        torch.testing.assert_close(found[name][there], expected[name][there], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("hears", "sees"), [(True, True), (True, False), (False, True)])

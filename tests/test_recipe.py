@@ -77,7 +77,7 @@ def test_a_stage_keeps_its_settings_and_its_place() -> None:
         ("export=[openvino, openvino]", "openvino stands in the list twice"),
         ("profile=[this-machin]", "no device named 'this-machin'; did you mean 'this-machine'?"),
         ("corpus=demoo", "no such corpus; did you mean 'demo'?"),
-        ("corpus=no/such/folder", "no such corpus; allowed: demo, or the path of a corpus"),
+        ("corpus=no/such/folder", "no such corpus; allowed: demo, demo-pico, or the path of a corpus"),
         ("seed=-1", "seed = -1: must be greater than or equal to 0"),
         ("seed=1.5", "seed = 1.5: must be an integer"),
         ("seed='1'", "seed = '1': must be an integer"),

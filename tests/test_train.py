@@ -19,7 +19,7 @@ from edgeav.data.cache import decode
 from edgeav.data.corpus import open_corpus
 from edgeav.data.disturbance import Disturbance, RoomShare
 from edgeav.data.text import train_tokenizer
-from edgeav.job import Job, launch
+from edgeav.job import Job, Serving, launch
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
 from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.progress import Progress
@@ -49,7 +49,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job(
         folder=str(folder / "run"),
         model=str(folder / "initial"),
-        sources=[(str(folder / "clips"), 3)],
+        sources=[Serving(str(folder / "clips"), 3)],
         valid={},
         acoustics=str(folder / "acoustics"),
         noise=noise.model_dump(mode="json"),

@@ -6,7 +6,7 @@ A batch is a function of (seed, step, rank) alone, so a resumed run sees exactly
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,12 +19,15 @@ from edgeav.data.acoustics import Acoustics, clip_name
 from edgeav.data.cache import DecodedClips
 from edgeav.data.corpus import Media, Word
 from edgeav.data.disturbance import MODALITIES, Disturbance, Modality
+from edgeav.data.lip_faults import UNTOLD, missing, untold
+from edgeav.data.splice import Donors
 from edgeav.data.text import Tokenizer
 from edgeav.models.config import ModelConfig
 from edgeav.runtime.features import Inputs, empty_inputs, hear, normalize_video, pack
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ, Features, LogMel
 
 NO_LABEL = -1
+TEMPOS = (0.85, 1.18)
 MASK = SAMPLE_RATE_HZ * 7 // 100  # samples: 70 ms at most, as in a log-mel
 
 
@@ -35,10 +38,30 @@ class Source:
     clips: DecodedClips
     per_batch: int
     longest_s: float
+    splice: float = 0.0  # how often a clip gets words of other clips
+    leave_out: tuple[str, ...] = ()  # speakers, kept to choose settings by
+    varied: bool = False  # spliced and at other tempos already, see variants.py
 
     @cached_property
     def usable(self) -> list[int]:
-        return [i for i, row in enumerate(self.clips.rows) if row.duration_s <= self.longest_s]
+        rows = self.clips.rows
+        if self.varied:  # chosen before they were made slower
+            return list(range(len(rows)))
+        return [i for i, r in enumerate(rows) if r.duration_s <= self.longest_s and r.speaker not in self.leave_out]
+
+    @cached_property
+    def donors(self) -> Donors:
+        return Donors(self.clips, self.usable)
+
+    def clip(self, index: int, r: np.random.Generator) -> tuple[Media, str]:
+        """What it holds and what is said in it."""
+        if not self.varied and self.splice and r.random() < self.splice:
+            return self.donors.splice(index, r)
+        return self.clips.media(index), self.clips.rows[index].text
+
+    def tempo(self, share: float, r: np.random.Generator) -> float:
+        """By which the clip is played faster: of a `share` of the clips another one."""
+        return float(r.uniform(*TEMPOS)) if not self.varied and r.random() < share else 1.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,7 @@ class Batch:
     steps: Tensor
     targets: Tensor
     target_lengths: Tensor
+    lips_fit: Tensor  # (B,) whether the lips say what is said
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,7 @@ class Take:
     labels: NDArray[np.int64]  # (N,)
     text: str
     place: tuple[int, int]  # number of the source, index of the clip
+    lips_fit: bool = True  # False: frozen, black or far too late
 
     @property
     def whole(self) -> Media:
@@ -76,7 +101,8 @@ class Take:
 
 class Batches:
     """`batch(step)` makes the batch of that step for a model of `config`, with noise and rooms from `acoustics`.
-    `modalities`: how often (both, sound alone, lips alone) of a clip that has both is given."""
+    `modalities`: how often (both, sound alone, lips alone) of a clip that has both is given; `lip_faults`: how often
+    the lips that go with a sound are faulty."""
 
     def __init__(
         self,
@@ -85,8 +111,9 @@ class Batches:
         acoustics: Acoustics,
         config: ModelConfig,
         modalities: Mapping[Modality, float] = MODALITIES,
+        lip_faults: float = 0.0,
     ) -> None:
-        self.sources, self.tokenizer, self.acoustics = sources, tokenizer, acoustics
+        self.sources, self.tokenizer, self.acoustics, self.lip_faults = sources, tokenizer, acoustics, lip_faults
         self.features, self.blank, self.modalities = config.inputs, config.blank, modalities
 
     def batch(self, seed: int, step: int, rank: int, disturbance: Disturbance) -> Batch:
@@ -98,19 +125,29 @@ class Batches:
         for number, source in enumerate(self.sources):
             for slot in range(source.per_batch):
                 index = _nth(source.usable, step * source.per_batch + slot, [seed, rank, number])
-                media = source.clips.media(index)
+                media, text = source.clip(index, r)
                 given = _choose_modality(_taken(media, self.features), r, self.modalities)
-                factor = float(r.uniform(0.85, 1.18)) if r.random() < disturbance.tempo_share else 1.0
+                factor = source.tempo(disturbance.tempo_share, r)
                 name = clip_name(source.clips, index)
                 heard = self.acoustics.disturb(at_tempo(given, factor), name, disturbance, r)
-                inputs = roughened(heard, self.features, r)
+                shown, fits, gone = self._faulty(heard, r)
+                inputs = roughened(shown, self.features, r)
+                inputs = missing(inputs, self.features, r) if gone else inputs
                 labels = self.labels(heard.words, inputs.steps)
-                text = source.clips.rows[index].text
-                takes.append(Take(media, factor, heard, inputs, labels, text, (number, index)))
+                takes.append(Take(media, factor, heard, inputs, labels, text, (number, index), fits))
         return takes
 
+    def _faulty(self, media: Media, r: np.random.Generator) -> tuple[Media, bool, bool]:
+        """What is shown of the clip, whether its lips fit the words, and whether some of them are to be missing."""
+        if not self.lip_faults or media.waveform is None or media.mouth is None or r.random() >= self.lip_faults:
+            return media, True, False
+        if r.random() < 1 / (1 + len(UNTOLD)):
+            return media, True, True
+        return *untold(media, r), False
+
     def collate(self, takes: Sequence[Take]) -> Batch:
-        return collate([(take.inputs, take.labels, take.text) for take in takes], self.tokenizer, self.features)
+        batch = collate([(take.inputs, take.labels, take.text) for take in takes], self.tokenizer, self.features)
+        return replace(batch, lips_fit=torch.tensor([take.lips_fit for take in takes]))
 
     def labels(self, words: Sequence[Word], steps: int) -> NDArray[np.int64]:
         """(N,): the token spoken at the middle of each step, blank in silence, -1 where word times are not known."""
@@ -177,6 +214,7 @@ def collate(items: Sequence[tuple[Inputs, NDArray[np.int64], str]], tokenizer: T
         steps=torch.tensor([inputs.steps for inputs, _, _ in items]),
         targets=torch.tensor([t for ids in tokens for t in ids]),
         target_lengths=torch.tensor([len(ids) for ids in tokens]),
+        lips_fit=torch.ones(len(items), dtype=torch.bool),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -69,15 +69,17 @@ def decode(
 
 
 def _write(utterances: Sequence[Utterance], folder: Path, workers: int, progress: Progress, label: str) -> None:
-    rows, sample, frame = [], 0, 0
     # spawn: a forked child would inherit the synthesizer's and OpenCV's threads half alive
-    with (
-        get_context("spawn").Pool(workers) as pool,
-        (folder / "sound.i16").open("wb") as sound,
-        (folder / "lips.u8").open("wb") as lips,
-    ):
-        decoded = pool.imap(_read, utterances, chunksize=16)
-        for utterance, media in zip(utterances, progress.track(decoded, label, len(utterances)), strict=True):
+    with get_context("spawn").Pool(workers) as pool:
+        decoded = progress.track(pool.imap(_read, utterances, chunksize=16), label, len(utterances))
+        write_clips(((u.speaker, u.text, media) for u, media in zip(utterances, decoded, strict=True)), folder)
+
+
+def write_clips(clips: Iterable[tuple[str, str, Media]], folder: Path) -> None:
+    """(speaker, text, media) of each into the empty `folder`, as DecodedClips reads them."""
+    rows, sample, frame = [], 0, 0
+    with (folder / "sound.i16").open("wb") as sound, (folder / "lips.u8").open("wb") as lips:
+        for speaker, text, media in clips:
             samples = 0 if media.waveform is None else len(media.waveform)
             frames = 0 if media.mouth is None else len(media.mouth)
             if media.waveform is not None:
@@ -86,8 +88,8 @@ def _write(utterances: Sequence[Utterance], folder: Path, workers: int, progress
                 lips.write(media.mouth.tobytes())
             rows.append(
                 {
-                    "text": utterance.text,
-                    "speaker": utterance.speaker,
+                    "text": text,
+                    "speaker": speaker,
                     "samples": (sample, sample + samples),
                     "frames": (frame, frame + frames),
                     "words": media.words,

@@ -134,7 +134,7 @@ def disturb(media: Media, condition: Condition, noise: NoiseBank, key: tuple[int
     present = np.ones(0 if mouth is None else len(mouth), bool)
     if mouth is not None and condition.fault:
         spoilt = bursts(len(mouth), condition.percent, _random(key, "pictures"))
-        mouth, present = _spoil(mouth, spoilt, condition.fault)
+        mouth, present = spoil(mouth, spoilt, condition.fault)
     if mouth is not None and condition.late:
         order = np.clip(np.arange(len(mouth)) - condition.late, 0, len(mouth) - 1)
         mouth, present = mouth[order], present[order]
@@ -156,7 +156,8 @@ def bursts(frames: int, percent: float, r: np.random.Generator) -> NDArray[np.bo
     return np.roll(mask, r.integers(frames))  # or the ends of a clip would be spoilt less often than its middle
 
 
-def _spoil(mouth: NDArray[np.uint8], spoilt: NDArray[np.bool_], fault: Fault) -> tuple[NDArray, NDArray[np.bool_]]:
+def spoil(mouth: NDArray[np.uint8], spoilt: NDArray[np.bool_], fault: Fault) -> tuple[NDArray, NDArray[np.bool_]]:
+    """(T, H, W) with `fault` in the frames where `spoilt` (T,) is True, and (T,) which of them the model is told of."""
     if fault == "missing":
         return mouth, ~spoilt
     if fault == "black":

@@ -18,6 +18,7 @@ from edgeav.errors import EdgeavError
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.runtime.inputs import Features
 
+BUILT_IN = ("demo", "demo-pico")  # drawn, of two synthesizers
 Word = tuple[str, float, float]
 Familiarity = Literal["seen", "unseen", "mixed", "unknown"]
 UNKNOWN = "unknown"  # the speaker of a clip whose corpus does not say
@@ -90,14 +91,14 @@ class Corpus:
 
 
 def open_corpus(name: str, seed: int = 0) -> Corpus:
-    """ "demo", or the path of a folder with manifest.jsonl."""
+    """ "demo", "demo-pico", or the path of a folder with manifest.jsonl."""
     # Imported here: a folder of real clips must open where no speech synthesizer is installed, and the other way round.
-    if name == "demo":
-        from edgeav.data.synthetic import demo_corpus
+    if name in BUILT_IN:
+        from edgeav.data.synthetic import demo_corpus, pico_corpus
 
-        return demo_corpus(seed)
+        return demo_corpus(seed) if name == "demo" else pico_corpus(seed)
     from edgeav.data.manifest import read_folder
 
     if not Path(name).is_dir():
-        raise EdgeavError(f"corpus: {name!r} is neither 'demo' nor a folder with manifest.jsonl")
+        raise EdgeavError(f"corpus: {name!r} is neither {' nor '.join(BUILT_IN)} nor a folder with manifest.jsonl")
     return read_folder(Path(name))

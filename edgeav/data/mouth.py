@@ -24,7 +24,6 @@ VISEMES = {
     "bilabial": (0.00, 0.0, 1.0, 0.0, 0.0, 3.0, 0.045),
     "labiodental": (0.12, 0.1, 0.1, 1.0, 0.6, 2.4, 0.05),
     "alveolar": (0.18, 0.2, 0.0, 0.0, 0.8, 1.0, 0.05),
-    "velar": (0.26, 0.0, 0.0, 0.0, 0.3, 0.5, 0.05),
     "rounded": (0.14, -0.9, 0.05, 0.0, 0.1, 1.7, 0.065),
     "open-rounded": (0.60, -0.5, 0.0, 0.0, 0.1, 1.4, 0.08),
     "spread": (0.20, 0.9, 0.0, 0.0, 0.6, 1.3, 0.07),
@@ -36,11 +35,10 @@ _GROUPS = {
     "bilabial": "b p m",
     "labiodental": "f v",
     "alveolar": "t t# d n s z T D l @L",
-    "velar": "k g N h x",
     "rounded": "w u: u U S Z tS dZ r 3 3: U@",
     "open-rounded": "O: O@ O o@ 0 0# o",
     "spread": "i: i I I2 I# j i@ i@3",
-    "mid": "E e@ @ @2 @5 a# V",
+    "mid": "E e@ @ @2 @5 a# V k g N h x",
     "open": "a aa A: A@ A",
 }
 _DIPHTHONGS = {
@@ -119,7 +117,7 @@ def articulate(segments: list[Segment], duration_s: float, r: np.random.Generato
     spoken = [("rest", -edge, first), *spoken, ("rest", last, duration_s + edge)]
     table = np.array([VISEMES[name] for name, _, _ in spoken])
     start, end = np.array([s for _, s, _ in spoken]), np.array([e for _, _, e in spoken])
-    targets = table[:, :5] * (1 + 0.15 * r.standard_normal((len(spoken), 5)))
+    targets = table[:, :5] * (1 + 0.25 * r.standard_normal((len(spoken), 5)))
     time = ((np.arange(round(duration_s * VIDEO_FPS)) + 0.5) / VIDEO_FPS)[:, None]
     outside = np.maximum(np.maximum(start - time, time - end), 0)
     dominance = table[:, 5] * np.exp(-outside / table[:, 6])
@@ -143,6 +141,26 @@ def render(settings: NDArray[np.float64], face: Face, r: np.random.Generator) ->
         picture += face.noise * r.standard_normal((MOUTH, MOUTH), dtype=np.float32)
         out[t] = np.clip(picture, 0, 255)
     return out
+
+
+def worsen(frames: Frames, r: np.random.Generator) -> Frames:
+    """(T, 96, 96) -> the same as a cheap camera gives it: low resolution, something in front of the mouth now and then,
+    frames that hang, a picture that runs up to two frames ahead of the sound or behind it."""
+    frames = frames.copy()
+    if r.random() < 0.5:
+        side = int(r.integers(20, 64))
+        small = [cv2.resize(f, (side, side), interpolation=cv2.INTER_AREA) for f in frames]
+        frames = np.stack([cv2.resize(f, (MOUTH, MOUTH), interpolation=cv2.INTER_LINEAR) for f in small])
+    if r.random() < 0.2:
+        start, center = int(r.integers(len(frames))), tuple(int(v) for v in r.integers(24, 72, 2))
+        axes, gray = tuple(int(v) for v in r.integers(12, 36, 2)), int(r.integers(30, 220))
+        for frame in frames[start : start + int(r.integers(4, 16))]:
+            cv2.ellipse(frame, center, axes, float(r.uniform(0, 180)), 0, 360, gray, -1)
+    if r.random() < 0.2:
+        start, count = int(r.integers(1, len(frames))), int(r.integers(2, 8))
+        frames[start : start + count] = frames[start - 1]
+    late = int(r.integers(-2, 3))
+    return frames[np.clip(np.arange(len(frames)) - late, 0, len(frames) - 1)]
 
 
 def _skin(face: Face, r: np.random.Generator) -> NDArray[np.float32]:

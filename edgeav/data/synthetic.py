@@ -7,13 +7,17 @@ variant, and the face is drawn from the speaker's name. Sentence grammar: Cooke,
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeav.data.corpus import Corpus, Media, Split, Utterance
-from edgeav.data.mouth import articulate, random_face, render
+from edgeav.data.mouth import articulate, random_face, render, worsen
+from edgeav.data.pico import ACCENTS as PICO_ACCENTS
+from edgeav.data.pico import PicoVoice, speak_pico
 from edgeav.data.speech import Speech, Voice, speak
+from edgeav.data.spelled import spelled
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ
 
 GRAMMAR = (
@@ -79,8 +83,9 @@ TRAIN_VOICES = [
     "sandro",
 ]
 VALID_VOICES = ["klatt2", "m8", "travis", "shelby"]
-TEST_VOICES = ["f4", "f5", "m6", "m7", "pablo", "paul", "rob", "steph", "steph2", "victor", "zac", "quincy"]
-SIZES = {"train": 4000, "valid": 100, "test": 300}
+TEST_VOICES = ["f4", "f5", "m6", "m7", "pablo", "paul", "rob", "steph", "steph2", "victor", "zac", "quincy", "klatt4"]
+PICO_VOICES = ["pico", "pico-tall", "pico-short"]
+SPELLED_SHARE = 0.3  # of the training sentences; the rest follow GRAMMAR
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Drawn:
 
     text: str
     accent: str
-    voice: str
+    voice: str  # of espeak-ng; "pico" is the voice that SVOX Pico has for the accent
     seed: int
 
     def read(self) -> Media:
@@ -103,6 +108,9 @@ class Drawn:
     def _speech(self) -> Speech:
         r = np.random.default_rng([self.seed, 1])
         pitch, pitch_range = int(np.clip(r.normal(50, 15), 10, 90)), int(r.integers(20, 80))
+        if self.voice.startswith("pico"):
+            tract = {"pico": 1.0, "pico-tall": 1.12, "pico-short": 0.9}[self.voice] * float(r.uniform(0.97, 1.03))
+            return speak_pico(self.text, PicoVoice(self.accent, int(r.integers(75, 120)), pitch + 50, tract), self.seed)
         voice = Voice(f"{self.accent}+{self.voice}", int(r.integers(120, 180)), pitch, pitch_range)
         return speak(self.text, voice, seed=self.seed)
 
@@ -120,15 +128,20 @@ class Drawn:
         frames = render(articulate(speech.phonemes, duration_s, r), face, r)
         for frozen in np.flatnonzero(r.random(len(frames)) < 0.02):
             frames[frozen] = frames[max(0, frozen - 1)]  # a camera drops a frame in fifty
-        return frames
+        return worsen(frames, r)
 
 
 def demo_corpus(seed: int = 0) -> Corpus:
-    """4,000 train, 100 validation and 300 test utterances; voices and faces of the three are disjoint."""
-    train = _utterances("train", TRAIN_VOICES, seed)
-    valid = _utterances("valid", VALID_VOICES, seed)
-    test = _utterances("test", TEST_VOICES, seed)
+    """5,000 train, 100 validation and 300 test utterances; voices and faces of the three are disjoint."""
+    train = _utterances("demo-train", 5000, TRAIN_VOICES, ACCENTS, seed)
+    valid = _utterances("demo-valid", 100, VALID_VOICES, ACCENTS, seed)
+    test = _utterances("demo-test", 300, TEST_VOICES, ACCENTS, seed)
     return Corpus("demo", train, valid, [Split("test", test, synthetic=True, speakers="unseen")])
+
+
+def pico_corpus(seed: int = 0) -> Corpus:
+    """1,500 utterances of another synthesizer, for training alone; apart, because installing it needs a compiler."""
+    return Corpus("demo-pico", _utterances("pico-train", 1500, PICO_VOICES, tuple(PICO_ACCENTS), seed), [], [])
 
 
 def sentence(r: np.random.Generator) -> str:
@@ -141,11 +154,11 @@ def _shifted(speech: Speech, by_s: float) -> Speech:
     return Speech(speech.waveform, phonemes, words)
 
 
-def _utterances(split: str, voices: list[str], seed: int) -> list[Utterance]:
-    r = np.random.default_rng([seed, zlib.crc32(split.encode())])
+def _utterances(name: str, count: int, voices: list[str], accents: Sequence[str], seed: int) -> list[Utterance]:
+    r = np.random.default_rng([seed, zlib.crc32(name.removeprefix("demo-").encode())])
     out = []
-    for index in range(SIZES[split]):
-        drawn = Drawn(sentence(r), str(r.choice(ACCENTS)), str(r.choice(voices)), int(r.integers(2**31)))
-        speaker = f"{drawn.voice}/{drawn.accent}"
-        out.append(Utterance(f"demo-{split}-{index:04d}", speaker, drawn.text, drawn))
+    for index in range(count):
+        text = spelled(r) if name.endswith("train") and r.random() < SPELLED_SHARE else sentence(r)
+        drawn = Drawn(text, str(r.choice(accents)), str(r.choice(voices)), int(r.integers(2**31)))
+        out.append(Utterance(f"{name}-{index:04d}", f"{drawn.voice}/{drawn.accent}", drawn.text, drawn))
     return out

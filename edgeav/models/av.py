@@ -73,8 +73,15 @@ class AVModel(nn.Module):
         """(B, N, D) from lips alone."""
         if self.video is None or self.video_norm is None:
             return None
-        x = self._scaled(self.video(video))
+        x = self._scaled(self.video(video, self._until_last(presence[..., 1])))
         return self.video_norm(self._through(self.video_blocks, x, presence[..., 1:])[-1])
+
+    def _until_last(self, seen: Tensor) -> Tensor | None:
+        """(B, N) -> (B, T): the frames up to the last that is seen. In training alone, whose batches are padded."""
+        if not self.training or not seen.any():
+            return None
+        followed = seen.flip(1).cummax(dim=1).values.flip(1)
+        return followed.repeat_interleave(self.config.inputs.video_frames, dim=1)
 
     def trunk(self, sound: Tensor | None, lips: Tensor | None, presence: Tensor) -> list[Tensor]:
         """[fused, block 1, …, last block], each (B, N, D)."""

@@ -130,7 +130,7 @@ class ModelConfig(Part):
         """The same for a front end and what it is fed."""
         ear, clock = self.audio.kind if self.audio else "", self.inputs.step_ms
         crop = self.inputs.video.crop if self.inputs.video else 0
-        block = self.video.block if self.video and self.video.kind == "space-to-depth" else 1
+        block = self.video.block * self.video.pool if self.video and self.video.kind == "space-to-depth" else 1
         halvings = self.inputs.audio_frames.bit_length() - 1
         return [
             (
@@ -143,7 +143,7 @@ class ModelConfig(Part):
                 isinstance(self.audio, DwStriding) and len(self.audio.widths(halvings)) != halvings,
                 f"audio.channels: one number, or {halvings}: one for each halving of the frames down to the steps",
             ),
-            (crop % block > 0, f"video: space-to-depth cannot divide {crop} pixels by {block}"),
+            (crop % block > 0, f"video: space-to-depth cannot divide {crop} pixels by {block} (block x pool)"),
         ]
 
     @property

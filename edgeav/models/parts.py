@@ -96,10 +96,11 @@ class ResNet18(Part):
 
 
 class SpaceToDepth(DenseConvs):
-    """`block` x `block` pixels of 3 neighbouring frames become channels, then dense convolutions."""
+    """`block` x `block` pixels of 3 neighbouring frames become channels, then dense convolutions. `pool`: see above."""
 
     kind: Literal["space-to-depth"] = "space-to-depth"
     block: Annotated[int, Field(ge=2, le=16)] = 4
+    pool: Pool = 1
 
 
 class LinearPatch(Part):

@@ -1,6 +1,7 @@
-"""Published models by name: the configs of Fast Conformers and of Auto-AVSR's models.
+"""Models by name: the published configs of Fast Conformers and of Auto-AVSR's models, and our own students.
 
-Every number is the publication's or its training recipe's, so that parameter counts agree to the last one.
+Every number of the published ones is the publication's or its training recipe's, so that parameter counts agree to the
+last one. The students' are ours: `av-student-medium` is the largest whose compute is a tenth of the demo teacher's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from edgeav.models.config import (
     ModelConfig,
     ResNet1d,
     ResNet18,
+    SpaceToDepth,
 )
 from edgeav.runtime.inputs import Features, LogMel, Mouth, Samples
 
@@ -33,11 +35,34 @@ FAST_CONFORMERS: dict[Size, tuple[int, int, int, bool]] = {
     "XL": (1024, 8, 24, False),
 }
 
+# width, blocks, channels of the front end for sound, front end for lips
+STUDENTS: dict[str, tuple[int, int, int, SpaceToDepth]] = {
+    "av-student-small": (128, 5, 48, SpaceToDepth(pool=2, channels=(48, 64), strides=(2, 2))),
+    "av-student-medium": (160, 6, 64, SpaceToDepth(pool=2, channels=(48, 64, 96), strides=(2, 1, 2))),
+    "av-student-large": (224, 7, 96, SpaceToDepth(channels=(64, 96, 128), strides=(2, 2, 2))),
+}
+
 
 def named(name: str, modalities: Modalities) -> ModelConfig:
-    """ "fast-conformer-S" and so on, as recipes call them; KeyError for another name."""
+    """ "fast-conformer-S", "av-student-small" and so on, as recipes call them; KeyError for another name."""
+    if name in STUDENTS:
+        return student(name, modalities)
     sizes: dict[str, Size] = {f"fast-conformer-{size}": size for size in FAST_CONFORMERS}
     return fast_conformer(sizes[name], modalities)
+
+
+def student(name: str, modalities: Modalities) -> ModelConfig:
+    """A Fast Conformer over sound, lips or both, small enough for a phone."""
+    width, blocks, channels, eyes = STUDENTS[name]
+    hears, sees = modalities != "video", modalities != "audio"
+    return ModelConfig(
+        inputs=Features(audio=LogMel() if hears else None, video=Mouth() if sees else None),
+        width=width,
+        audio=DwStriding(channels=channels) if hears else None,
+        video=eyes if sees else None,
+        fusion=ConcatMlp(hidden=2 * width) if hears and sees else None,
+        blocks=(_fast_block(width, 4),) * blocks,
+    )
 
 
 def fast_conformer(size: Size, modalities: Modalities = "audio", tokens: tuple[str, ...] = ()) -> ModelConfig:
@@ -48,23 +73,26 @@ def fast_conformer(size: Size, modalities: Modalities = "audio", tokens: tuple[s
     """
     width, heads, blocks, scaled = FAST_CONFORMERS[size]
     hears, sees = modalities != "video", modalities != "audio"
-    block = Block(
-        heads=heads,
-        head_width=width // heads,
-        feed_forward=4 * width,
-        feed_forward_2=4 * width,
-        conv_channels=width,
-        kernel=9,
-    )
     return ModelConfig(
         inputs=Features(audio=LogMel() if hears else None, video=Mouth() if sees else None),
         width=width,
         audio=DwStriding(channels=256) if hears else None,
         video=Conv3dDense() if sees else None,
         fusion=ConcatMlp(hidden=2 * width) if hears and sees else None,
-        blocks=(block,) * blocks,
+        blocks=(_fast_block(width, heads),) * blocks,
         encoder=Encoder(scale_input=scaled, stream_norm=sees),
         tokens=tokens,
+    )
+
+
+def _fast_block(width: int, heads: int) -> Block:
+    return Block(
+        heads=heads,
+        head_width=width // heads,
+        feed_forward=4 * width,
+        feed_forward_2=4 * width,
+        conv_channels=width,
+        kernel=9,
     )
 
 

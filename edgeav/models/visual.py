@@ -36,8 +36,9 @@ def visual_frontend(config: c.ModelConfig) -> LipFrontend:
             return LipFrontend(config, stem, layers, settings.channels[-1], rectify=False)
         case c.SpaceToDepth() as settings:
             layers = dense_convs(settings, SpaceToDepth.FRAMES * settings.block**2)
-            side = _strided(side, settings.block, *settings.strides)
-            return LipFrontend(config, SpaceToDepth(settings.block), layers, settings.channels[-1] * side**2)
+            side = _strided(side // settings.pool, settings.block, *settings.strides)
+            stem = SpaceToDepth(settings.block, Shrink(settings.pool))
+            return LipFrontend(config, stem, layers, settings.channels[-1] * side**2)
         case c.LinearPatch() as settings:
             side = side // settings.pool
             return LipFrontend(config, Frames(Shrink(settings.pool)), [], side**2, rectify=False)
@@ -60,10 +61,21 @@ class LipFrontend(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.downsample = Downsample(config.width) if config.inputs.video_frames == 2 else nn.Identity()
 
-    def forward(self, video: Tensor) -> Tensor:
-        x = self.linear(self.convs(self.stem(video)).flatten(1))  # (B*2N, D)
-        x = self.dropout(x.relu() if self.rectify else x)
+    def forward(self, video: Tensor, within: Tensor | None = None) -> Tensor:
+        """`within` (B, T): the frames of each clip; those that only pad it are left out of the work."""
+        x = self.stem(video)
+        if within is None:
+            x = self._single(x)
+        else:
+            there = within.flatten().nonzero()[:, 0]
+            some = self._single(x[there])
+            x = some.new_zeros(len(x), some.shape[1]).index_copy(0, there, some)
         return self.downsample(x.unflatten(0, (video.shape[0], video.shape[1])))
+
+    def _single(self, frames: Tensor) -> Tensor:
+        """(B*T, C, H, W) -> (B*T, D), each frame by itself."""
+        x = self.linear(self.convs(frames).flatten(1))
+        return self.dropout(x.relu() if self.rectify else x)
 
 
 class Stem3d(nn.Module):
@@ -116,11 +128,12 @@ class SpaceToDepth(nn.Module):
 
     FRAMES = 3  # t-1, t, t+1
 
-    def __init__(self, block: int) -> None:
+    def __init__(self, block: int, shrink: nn.Module | None = None) -> None:
         super().__init__()
-        self.block = block
+        self.block, self.shrink = block, shrink or nn.Identity()
 
     def forward(self, video: Tensor) -> Tensor:
+        video = self.shrink(video)
         b, (height, width) = self.block, video.shape[2:]
         blocks = video.flatten(0, 1).reshape(-1, height // b, b, width // b, b)
         pixels = blocks.permute(0, 2, 4, 1, 3).flatten(1, 2)  # (B*T, b^2, H/b, W/b)

@@ -43,7 +43,7 @@ class Distill(Train):
     student: str | NewModel | None = None
     """The same, or a new one by `{preset: …, config: {…}}`; nothing: the model as the stage before left it."""
     posteriors: Literal["cached", "online"] = "online"
-    """Cached: the teacher runs once over all clips. Needs clips at their own tempo, and serves `kl` and `sequence`."""
+    """Cached: the teacher runs once over all clips or their `variants`; serves `kl` and `sequence`."""
     kept: int = Field(32, ge=1, le=100_000)
     """Most probable tokens of a step that are cached."""
     teacher_hears: Literal["clean", "noisy"] = "clean"
@@ -70,13 +70,16 @@ class Distill(Train):
 
     @model_validator(mode="after")
     def _consistent(self) -> Distill:
-        cached, changed = self.posteriors == "cached", self.noise.tempo_share > 0
+        cached = self.posteriors == "cached"
+        altered = [i.corpus for i in self.mix if not i.variants and (i.splice or self.noise.tempo_share)]
         wrong = [
             (self.teacher is None and self.student is None, "name a `teacher` or a `student`: else they are the same"),
             (not (self.kl_weight or self.sequence_weight or self.feature_weight), "the teacher has no weight at all"),
             (
-                cached and changed,
-                "posteriors: cached are of clips at their own tempo; set noise: {tempo_share: 0} or posteriors: online",
+                cached and bool(altered),
+                f"posteriors: cached are of clips that stay as they are, and {', '.join(altered)} are spliced or put to"
+                " other tempos in every batch; give them variants: 4, or set splice: 0 and noise: {tempo_share: 0},"
+                " or posteriors: online",
             ),
             (
                 cached and self.teacher_hears == "noisy",

@@ -5,7 +5,8 @@ Real clips are optional ingredients: where their folder is absent the stage says
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +20,7 @@ from edgeav.stages.stage import Stage
 if TYPE_CHECKING:
     from edgeav.data.corpus import Corpus
     from edgeav.distillation import Schooling
+    from edgeav.job import Serving
     from edgeav.run import Run
 
 
@@ -34,6 +36,14 @@ class Ingredient(Strict):
     """Clips of it in the batch of each process."""
     optional: bool = False
     """Leave it out, and say so, where the folder is absent."""
+    splice: Share = 0.0
+    """Probability that a clip gets words of other clips of its speaker; see edgeav/data/splice.py."""
+    variants: int = Field(0, ge=0, le=100)
+    """So many copies of each clip are spliced and put to other tempos once; 0: anew in every batch."""
+    word_times: bool = False
+    """Clips without word times get them from the model that the stage begins with; see edgeav/data/word_times.py."""
+    leave_out: list[str] = Field(default_factory=list)
+    """Speakers that are not trained on: they are there to choose settings by, and validated on."""
 
 
 class Train(Stage):
@@ -48,6 +58,8 @@ class Train(Stage):
     """Longer clips are left out: they would pad every batch they are in."""
     modalities: dict[Modality, Share] = MODALITIES
     """How often a clip that has sound and lips is given with both, as sound alone, as lips alone; adds up to 1."""
+    lip_faults: Share = 0.0
+    """Probability that the lips that go with a sound are frozen, black, late or partly missing."""
     steps: int = Field(ge=1)
     processes: int = Field(2, ge=1, le=64)
     learning_rate: float = Field(1.2e-3, gt=0, le=1)
@@ -84,19 +96,22 @@ class Train(Stage):
         work, seed = run.scratch(type(self).__name__.lower()), run.recipe.seed
         corpora = self._open(run)
         start = self.starting_model(model_folder, corpora, run, work / "initial")
-        clips = {n: run.decoded(n, 0, "train", corpus.train).folder for n, corpus in corpora.items()}
+        decoded = {n: run.decoded(n, 0, "train", corpus.train).folder for n, corpus in corpora.items()}
         valid = {n: str(run.decoded(n, 0, "valid", c.valid).folder) for n, c in corpora.items() if c.valid}
+        valid |= {f"{n} {speaker}": str(folder) for n, speaker, folder in self._left_out(corpora, run)}
         noise = self.noise.present(run.progress.say)
-        per_batch = {item.corpus: item.per_batch for item in self.mix}
-        school = self.school(model_folder, run, list(clips.values()))
+        ingredients = [item for item in self.mix if item.corpus in corpora]
+        trained = self.times_from(model_folder)
+        sources = [self._serving(item, decoded[item.corpus], trained, run) for item in ingredients]
+        school = self.school(model_folder, run, [Path(source.clips) for source in sources])
         models = [folder_hash(Path(folder)) for folder in (start, *([school.teacher] if school else []))]
         key = digest([self.model_dump(), noise.model_dump(), seed, models])[:8]
         job = Job(
             folder=str(work / f"job-{key}"),
             model=str(start),
-            sources=[(str(folder), per_batch[name]) for name, folder in clips.items()],
+            sources=sources,
             valid=valid,
-            acoustics=str(_acoustics(noise, list(clips.values()), seed, work)),
+            acoustics=str(_acoustics(noise, list(decoded.values()), seed, work)),
             noise=noise.model_dump(mode="json"),
             seed=seed,
             school=school,
@@ -117,12 +132,52 @@ class Train(Stage):
         """Who teaches beside the texts: nobody."""
         return None
 
+    def times_from(self, model_folder: Path) -> Path:
+        """Who tells word times, if they are asked for; EdgeavError where nobody has learned anything yet."""
+        asked = [item.corpus for item in self.mix if item.word_times]
+        if asked and not (model_folder / "model.safetensors").is_file():
+            raise EdgeavError(
+                f"{type(self).__name__.lower()}: mix: word_times of {', '.join(asked)} come from the model that the"
+                " stage begins with, and it has no weights; train it first, in a stage before"
+            )
+        return model_folder
+
+    def _serving(self, item: Ingredient, decoded: Path, trained: Path, run: Run) -> Serving:
+        """What of the corpus is trained on: its clips, or altered copies of them."""
+        from edgeav.data.batch import Source
+        from edgeav.data.cache import DecodedClips
+        from edgeav.data.variants import Variation, vary
+        from edgeav.data.word_times import timed
+        from edgeav.job import Serving
+        from edgeav.run import digest, folder_hash
+
+        folder, left_out = decoded, tuple(item.leave_out)
+        if item.word_times:
+            key = digest(folder_hash(trained))[:8]
+            out = run.scratch("clips") / f"{folder.name}-timed-{key}"
+            folder = timed(DecodedClips(folder), trained, out, run.progress).folder
+        if item.variants:
+            source = Source(DecodedClips(folder), item.per_batch, self.longest_s, item.splice, left_out)
+            variation = Variation(item.variants, self.noise.tempo_share, run.recipe.seed)
+            key = digest([asdict(variation), item.splice, left_out, self.longest_s])[:8]
+            folder = vary(source, variation, run.scratch("clips") / f"{folder.name}-{key}", run.progress).folder
+        return Serving(str(folder), item.per_batch, item.splice, left_out, varied=item.variants > 0)
+
+    def _left_out(self, corpora: Mapping[str, Corpus], run: Run) -> Iterator[tuple[str, str, Path]]:
+        """(corpus, speaker, decoded clips) of everybody who is not trained on; EdgeavError for an unknown speaker."""
+        for item in self.mix:
+            for speaker in item.leave_out if item.corpus in corpora else ():
+                theirs = [u for u in corpora[item.corpus].train if u.speaker == speaker]
+                if not theirs:
+                    raise EdgeavError(f"train: mix: leave_out: {item.corpus} has no speaker {speaker!r} to train on")
+                yield item.corpus, speaker, run.decoded(item.corpus, 0, f"left-out-{speaker}", theirs).folder
+
     def _open(self, run: Run) -> dict[str, Corpus]:
-        from edgeav.data.corpus import open_corpus
+        from edgeav.data.corpus import BUILT_IN, open_corpus
 
         corpora = {}
         for item in self.mix:
-            if item.optional and item.corpus != "demo" and not Path(item.corpus).is_dir():
+            if item.optional and item.corpus not in BUILT_IN and not Path(item.corpus).is_dir():
                 run.progress.say(f"train: {item.corpus} is not here; training goes on without it")
                 continue
             corpora[item.corpus] = open_corpus(item.corpus)

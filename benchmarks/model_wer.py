@@ -1,0 +1,65 @@
+"""WER of models by corpus split, modality, noise and fault: the tables of their cards.
+
+    python benchmarks/model_wer.py av-teacher av-student-medium --data ../shared/data --grid standard
+
+`edgeav evaluate` on several corpora, greedy, in PyTorch; AN4 also with a lexicon of its training words. Babble of the
+demo corpus's training voices, SNR over ACTIVE speech. Writes benchmarks/results/wer_MODEL.json and prints the table of
+the card. What is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgeav.data.conditions import GRIDS, parse
+from edgeav.evaluate import Settings, evaluate
+from edgeav.progress import TerminalProgress
+from edgeav.results import commit
+from edgeav.run import versions
+from edgeav.runtime.machine import machine
+from edgeav.subject import open_subject
+from edgeav.verdicts import judge, summary, wide_table
+
+RESULTS = Path(__file__).parent / "results"
+NAMES = ("sound and lips", "sound", "lips", "sound and lips, 0 dB", "sound, 0 dB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", help="names or model folders")
+    parser.add_argument("--data", type=Path, help="a folder that holds grid/ and an4/; without it: synthetic only")
+    parser.add_argument("--grid", choices=list(GRIDS), default="short")
+    parser.add_argument("--out", type=Path, default=Path("runs/wer"), help="where transcripts are kept")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for model in options.models:
+        rows = measured(model, options)
+        facts = {"commit": commit(), "versions": versions(), "cpu": machine()["cpu"], "threads": 1, "rows": rows}
+        name = Path(model).name
+        (RESULTS / f"wer_{name}.json").write_text(json.dumps({"model": name, **facts}, indent=1) + "\n")
+        greedy = [row for row in rows if row["decoder"] == "greedy"]
+        print(
+            f"\n{name}\n\n{wide_table(greedy, dict(zip(GRIDS['short'], NAMES, strict=True)))}\n\n{summary(judge(rows))}"
+        )
+
+
+def measured(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every corpus, split, condition and decoder."""
+    subject, progress, rows = open_subject(model), TerminalProgress(), []
+    folders = [str(options.data / name) for name in ("grid", "an4")] if options.data else []
+    for corpus in ("demo", *folders):
+        name = Path(corpus).name
+        decoders = ("greedy", "lexicon") if name == "an4" else ("greedy",)
+        settings = Settings(parse(GRIDS[options.grid]), decoders, voices="demo")
+        out = options.out / Path(model).name / name
+        rows += [{"corpus": name} | row for row in evaluate(subject, corpus, settings, out, progress)]
+    return rows
+
+
+if __name__ == "__main__":
+    main()
