@@ -52,7 +52,8 @@ class Steps:
         for key, export in self.exports.items():
             yield export
             yield self.measures[key]
-            yield from filter(None, [self.guards.get(key)])
+            if key in self.guards:
+                yield self.guards[key]
         yield from self.inspections.values()
         yield from self.profiles.values()
 

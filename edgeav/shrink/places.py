@@ -86,9 +86,7 @@ def norm(model: AVModel, path: str) -> list[Place]:
 
 def by_unit(tensor: Tensor, place: Place) -> Tensor:
     """(…) -> (units, rest): a view or copy with the units first."""
-    units = tensor.shape[place.axis] // (place.before * place.after)
-    shaped = tensor.unflatten(place.axis, (place.before, units, place.after))
-    return shaped.movedim(place.axis + 1, 0).flatten(1)
+    return _unflattened(tensor, place).movedim(place.axis + 1, 0).flatten(1)
 
 
 def along(values: Tensor, tensor: Tensor, place: Place) -> Tensor:
@@ -99,6 +97,10 @@ def along(values: Tensor, tensor: Tensor, place: Place) -> Tensor:
 
 def selected(tensor: Tensor, place: Place, kept: Tensor) -> Tensor:
     """The tensor with the units `kept` (K,) alone, in that order."""
-    units = tensor.shape[place.axis] // (place.before * place.after)
-    shaped = tensor.unflatten(place.axis, (place.before, units, place.after))
-    return shaped.index_select(place.axis + 1, kept).flatten(place.axis, place.axis + 2).contiguous()
+    chosen = _unflattened(tensor, place).index_select(place.axis + 1, kept)
+    return chosen.flatten(place.axis, place.axis + 2).contiguous()
+
+
+def _unflattened(tensor: Tensor, place: Place) -> Tensor:
+    """The axis of the units as three: (before, units, after)."""
+    return tensor.unflatten(place.axis, (place.before, -1, place.after))

@@ -19,7 +19,7 @@ from edgeav.shrink.gates import l0
 from edgeav.shrink.groups import groups_of, removable_blocks
 from edgeav.shrink.importance import Scores, by_cost, magnitude, taylor
 from edgeav.shrink.latency import LatencyTable
-from edgeav.shrink.places import Group
+from edgeav.shrink.places import Group, block_of
 from edgeav.shrink.surgery import cut
 
 if TYPE_CHECKING:
@@ -98,12 +98,11 @@ def prune_once(model: AVModel, scores: Scores, cost: Cost, target: float, rules:
 
 
 def _row(group: Group, count: int, scores: Scores, dropped: Sequence[str]) -> dict[str, Any]:
-    gone = any(group.name.startswith(f"{block}.") for block in dropped)
     points = torch.quantile(scores[group.name], torch.tensor(QUANTILES, dtype=torch.double)).tolist()
     return {
         "group": group.name,
         "kind": group.kind,
         "before": group.units,
-        "after": 0 if gone else count,
+        "after": 0 if block_of(group.name) in dropped else count,
         "importance_quantiles": [float(f"{point:.4g}") for point in points],
     }
