@@ -39,7 +39,7 @@ def smoothing(node) -> None:
     faults.replace_constant(node, 1, more)
 
 
-GATED, RECTIFIED = "blocks.0.conv/mul_367/fq_output_0", "video.convs.1/relu_4/fq_output_0"
+GATED, RECTIFIED = "blocks.0.conv/mul_", "video.convs.1/relu_"
 FAULTS: dict[str, faults.Fault] = {
     "weight scale x1.1": faults.openvino_edit("Convolution", "video.convs.0/", scaled_weight),
     "weight scale x1.1 behind SmoothQuant": faults.openvino_edit("MatMul", "fusion.up/", scaled_weight),

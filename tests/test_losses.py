@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from edgeav.beam import Search, ctc_beam_search, joint_beam_search
 from edgeav.data.batch import NO_LABEL, Batch
-from edgeav.losses import CtcTraining, Mixture, astray, cross_entropy, decoder_texts
+from edgeav.losses import ANCHOR_WEIGHT, CtcTraining, Mixture, astray, cross_entropy, decoder_texts
 from edgeav.models import AVModel, ModelConfig, noise
 from edgeav.models.config import AttentionDecoder, Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.runtime.inputs import Features
@@ -121,14 +121,14 @@ def test_the_loss_mixes_ctc_intermediate_ctc_attention_and_frames_as_weighed() -
     losses = training.eval()(batch(training.model), frame_weight=0.5)
     text = 0.4 * (0.75 * losses["ctc"] + 0.25 * losses["inter_ctc"]) + 0.6 * losses["attention"]
     frames = 1.5 * losses["middle"] + losses["last"] + 0.5 * losses["sound"] + losses["lips"]
-    torch.testing.assert_close(losses["loss"], text + 0.5 * frames)
+    torch.testing.assert_close(losses["loss"], text + 0.5 * frames + ANCHOR_WEIGHT * losses["anchor"])
 
 
 def test_a_model_with_a_ctc_head_alone_has_no_other_loss_on_the_text() -> None:
     config = model().config.model_copy(update={"inter_ctc": (), "decoder": None})
     losses = CtcTraining(AVModel(config)).eval()(batch(AVModel(config)), frame_weight=0.0)
-    assert set(losses) == {"ctc", "middle", "last", "sound", "lips", "loss"}
-    torch.testing.assert_close(losses["loss"], losses["ctc"])
+    assert set(losses) == {"ctc", "middle", "last", "sound", "lips", "anchor", "loss"}
+    torch.testing.assert_close(losses["loss"], losses["ctc"] + ANCHOR_WEIGHT * losses["anchor"])
 
 
 def test_intermediate_ctc_is_the_loss_of_the_same_head_behind_that_block() -> None:

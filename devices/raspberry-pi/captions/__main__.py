@@ -66,7 +66,7 @@ def _listen(transcriber: Transcriber, args: argparse.Namespace, screen: Screen) 
         source.start()
     screen.say(f"listening with {' and '.join(sources)}")
     until_s = time.monotonic() + args.seconds if args.seconds else float("inf")
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # systemd's stop is Ctrl-C's
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # systemd's stop is Ctrl-C's
     try:
         _work(live, events, sources, screen, until_s)
     except KeyboardInterrupt:
