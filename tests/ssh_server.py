@@ -110,6 +110,7 @@ class Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts; closing alone does not
         self._listener.close()
 
     def _serve(self) -> None:

@@ -33,7 +33,8 @@ SMALL = ModelConfig(
     blocks=(Block(heads=2, head_width=16, feed_forward=64, feed_forward_2=64, conv_channels=32),),
     tokens=("▁bin", "▁blue", "▁a", "▁two", "▁now"),
 )
-TIMES = ("seconds", "profile", "pairs", "environment", "verdict", "choices", "integer_share")  # measured anew in each run
+# measured anew in each run
+TIMES = ("seconds", "profile", "pairs", "environment", "verdict", "choices", "integer_share")
 
 
 def write_corpus(folder: Path) -> None:

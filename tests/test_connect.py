@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -298,12 +298,15 @@ def test_what_runs_on_a_device_is_killed_when_the_connection_breaks(sshd: Sshd, 
         connection = connect(there)
         root = session._root(connection, there)
         command = shell(session.RUN, f"{root}/run.lock", "5", *shell(script, str(note)))
-        thread = threading.Thread(target=lambda: _ignoring(lambda: connection.run(command, 60, tethered=True)))
+        said: list[str] = []
+        running = partial(connection.run, command, 60, tethered=True)
+        thread = threading.Thread(target=lambda: said.append(_error(running)))
         thread.start()
         _until(lambda: note.exists() and note.read_text().strip())
         process = int(note.read_text())
         connection.close()
         thread.join(20)
+        assert len(said) == 1 and "closed before the command ended" in said[0]
         _until(lambda: not _alive(process))
 
 
@@ -330,9 +333,10 @@ def test_a_device_without_sha256sum_or_flock_is_named(tmp_path: Path, monkeypatc
         on_device(device(tmp_path / "there"), lambda _: None)
 
 
-def _ignoring(work: Any) -> None:
-    with contextlib.suppress(EdgeavError, RuntimeError):  # the connection is closed under it: that is the test
+def _error(work: Any) -> str:
+    with pytest.raises(EdgeavError) as error:
         work()
+    return str(error.value)
 
 
 def _until(condition: Any, seconds: float = 20) -> None:

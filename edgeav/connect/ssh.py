@@ -11,6 +11,7 @@ import getpass
 import shlex
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,6 +61,7 @@ class Ssh:
             self._loop.call_soon_threadsafe(process.close)
 
     def close(self) -> None:
+        """Commands that other threads wait for end with Dropped."""
         self._loop.call_soon_threadsafe(self._connection.close)
         self._stop()
 
@@ -94,6 +96,8 @@ class Ssh:
         future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout_s), self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise self._dropped("it was closed before the command ended") from None
         except TimeoutError:
             raise EdgeavError(f"{self.where} gave no answer in {timeout_s:g} s; the command was stopped") from None
         except asyncssh.HostKeyNotVerifiable:
@@ -121,8 +125,16 @@ class Ssh:
         )
 
     def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop)
         self._thread.join(5)
+
+    async def _end(self) -> None:
+        """Stop the loop once nobody waits for it: a task left behind would keep its caller waiting for ever."""
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        self._loop.stop()
 
 
 def _asyncssh() -> Any:
