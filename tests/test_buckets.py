@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from tiny_av import calibration, clip, tiny_model
 from tiny_bundle import OUTPUTS, expected, make_bundle, some_inputs
 
 from edgeav.buckets import plan_buckets, work
 from edgeav.errors import EdgeavError
+from edgeav.exporters import export
+from edgeav.exporters.onnx import INTEGER_KERNELS
 from edgeav.runtime.bench import Workload, measure
 from edgeav.runtime.bundle import read_bundle, with_buckets
 from edgeav.runtime.engines import Bucketed, fitting, open_engine
@@ -75,6 +82,24 @@ def test_a_bundle_with_buckets_answers_as_without_at_every_length(engine: str, t
         assert found.shape == (1, steps, OUTPUTS)
         np.testing.assert_allclose(found, dynamic.run(*inputs), atol=1e-5)
         np.testing.assert_allclose(found, expected(inputs), atol=1e-4)
+
+
+def test_a_bucket_has_the_integer_kernels_of_the_dynamic_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ONNX Runtime knows the shapes it makes float Gemm of linear layers that were quantized."""
+    export(tiny_model(), Target.load("onnxruntime"), "int8", calibration(), [(None, clip(24))], tmp_path / "bundle")
+    optimized, real = [], onnxruntime.InferenceSession
+
+    def watched(path: str, options: onnxruntime.SessionOptions, **settings: Any) -> onnxruntime.InferenceSession:
+        options.optimized_model_filepath = str(tmp_path / f"{len(optimized)}.onnx")
+        optimized.append(options.optimized_model_filepath)
+        return real(path, options, **settings)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
+    engine = open_engine(with_buckets(read_bundle(tmp_path / "bundle"), [24]))
+    assert isinstance(engine, Bucketed) and len(optimized) == 2
+    kernels = [[node.op_type for node in onnx.load(path).graph.node] for path in optimized]
+    dynamic, fixed = (Counter(kind for kind in kinds if kind in INTEGER_KERNELS) for kinds in kernels)
+    assert dynamic == fixed and dynamic.total() > 10
 
 
 def test_a_bucket_sees_its_own_length_and_a_longer_clip_the_dynamic_graph() -> None:

@@ -68,8 +68,10 @@ class OnnxRuntime:
         options.log_severity_level = 3  # errors only: its warnings are about its own memory plan
         self.version, self._names = onnxruntime.__version__, bundle.input_names
         self._features = bundle.features
+        # Where it knows the shapes, this fusion makes float Gemm of linear layers that belong into integer kernels.
+        off = ["MatMulAddFusion"] if dimensions and bundle.precision != "fp32" else None
         self._session = onnxruntime.InferenceSession(
-            str(bundle.model_path), options, providers=["CPUExecutionProvider"]
+            str(bundle.model_path), options, providers=["CPUExecutionProvider"], disabled_optimizers=off
         )
 
     def dimensions(self, steps: int) -> dict[str, int]:
