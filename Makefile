@@ -14,7 +14,7 @@ demo: $(VENV)/.demo-ready
 	$(BIN)/edgeav compress recipes/int8.yaml
 
 test: $(VENV)/.test-ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 # What takes longer than the default suite may: every model on every runtime, the C++ runner, a run killed in each step.
 test-slow: $(VENV)/.test-ready
