@@ -23,9 +23,7 @@ from edgeav.data.conditions import parse
 from edgeav.evaluate import VALID, Settings, evaluate
 from edgeav.progress import TerminalProgress
 from edgeav.recipe import Recipe
-from edgeav.results import commit
-from edgeav.run import versions
-from edgeav.runtime.machine import machine
+from edgeav.results import provenance
 from edgeav.stages.distill import Distill
 from edgeav.stages.train import Train
 from edgeav.subject import open_subject
@@ -60,8 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for seed in options.seeds for arm in options.arms for row in measured(arm, seed, options)]
-    facts = {"commit": commit(), "versions": versions(), "cpu": machine()["cpu"], "student": options.student}
-    facts |= {"steps": options.steps, "seeds": options.seeds, "rows": rows}
+    facts = provenance() | {"student": options.student, "steps": options.steps, "seeds": options.seeds, "rows": rows}
     name = "distillation_test" if options.test else "distillation"
     (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(table(rows, options.arms))

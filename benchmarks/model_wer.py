@@ -19,9 +19,7 @@ import torch
 from edgeav.data.conditions import GRIDS, parse
 from edgeav.evaluate import Settings, evaluate
 from edgeav.progress import TerminalProgress
-from edgeav.results import commit
-from edgeav.run import versions
-from edgeav.runtime.machine import machine
+from edgeav.results import provenance
 from edgeav.subject import open_subject
 from edgeav.verdicts import judge, summary, wide_table
 
@@ -39,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for model in options.models:
         rows = measured(model, options)
-        facts = {"commit": commit(), "versions": versions(), "cpu": machine()["cpu"], "threads": 1, "rows": rows}
+        facts = provenance() | {"threads": 1, "rows": rows}
         name = Path(model).name
         (RESULTS / f"wer_{name}.json").write_text(json.dumps({"model": name, **facts}, indent=1) + "\n")
         greedy = [row for row in rows if row["decoder"] == "greedy"]

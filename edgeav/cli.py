@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from edgeav import __version__, catalog, cli_data, cli_devices, cli_evaluate, cli_explain, console, doctor, show, spec
+from edgeav.cli_options import Json, Overrides
 from edgeav.progress import TerminalProgress
 from edgeav.recipe import Recipe
 from edgeav.target import Precision, Target
@@ -36,11 +37,7 @@ app.command("devices", short_help="What is declared, and what can be reached.")(
 app.command("diff", short_help="What changed between two profiles or reports.")(cli_devices.diff)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; can be repeated.")
-]
 RunDir = Annotated[Path | None, typer.Option(help="Where the run is kept; default runs/NAME.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeav import console, doctor
+from edgeav.cli_options import Json
 from edgeav.progress import TerminalProgress
 
 app = typer.Typer(
@@ -15,7 +16,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Example: edgeav data prepare path/to/lrs3 --out data/lrs3\n\nMake a corpus ready for training; look at one.",
 )
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command(short_help="Clips and transcripts -> mouths, sound and a manifest.")

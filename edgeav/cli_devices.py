@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeav import console, show
+from edgeav.cli_options import Bundle, Json, Overrides
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.progress import TerminalProgress
@@ -15,11 +16,6 @@ from edgeav.progress import TerminalProgress
 if TYPE_CHECKING:
     from edgeav.fleet import Fleet
 
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; can be repeated.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Wait = Annotated[int, typer.Option(min=0, metavar="SECONDS", help="For a device that somebody else uses.")]
 
 

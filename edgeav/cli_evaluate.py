@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from edgeav import console, doctor
+from edgeav.cli_options import Json
 from edgeav.progress import TerminalProgress
 
 LANGUAGE = "What the decoders know"
@@ -38,7 +39,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Clips of each split, taken evenly.")] = None,
     out: Annotated[Path | None, typer.Option(help="Default: runs/evaluate-MODEL-CORPUS.")] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024)] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Example: edgeav evaluate av-fast-conformer-demo --corpus path/to/grid --conditions av,a@0dB,v,av+frozen
 
@@ -71,13 +72,12 @@ def evaluate(
 
 def _report(facts: dict[str, Any], rows: list[dict[str, Any]], folder: Path, as_json: bool) -> None:
     """Write evaluation.json and evaluation.md, and print one of them."""
-    from edgeav.results import commit
-    from edgeav.run import versions, write_json
-    from edgeav.runtime.machine import machine
+    from edgeav.results import provenance
+    from edgeav.run import write_json
     from edgeav.verdicts import judge, summary, table
 
     verdicts = judge(rows)
-    facts |= {"commit": commit(), "cpu": machine()["cpu"], "versions": versions()}
+    facts |= provenance()
     result = facts | {"rows": rows, "verdict": summary(verdicts), "verdicts": [v.as_dict() for v in verdicts]}
     write_json(folder / "evaluation.json", result)
     said = ", ".join(f"{key} {facts[key]}" for key in ("model", "engine", "corpus", "seed", "threads", "commit", "cpu"))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeav import console
+from edgeav.cli_options import Json
 from edgeav.errors import EdgeavError
 
 RUN = Path("runs") / "int8"
@@ -17,7 +18,7 @@ FIRST_TURN = 256  # the numbers below are those of the workers that a recipe sta
 
 def explain(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")] = RUN,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Example: edgeav explain runs/int8
 

@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from edgeav import spec
-from edgeav.agent import Agent, check_identity
+from edgeav.agent import check_identity
 from edgeav.connect.push import bundle_files
 from edgeav.connect.session import Session, on_device
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
-from edgeav.measuring import check_engine
+from edgeav.measuring import check_engine, pushed
 from edgeav.profiling import EMULATED, SINGLE_STREAM, Profile, profile
 from edgeav.runner import Runner, case_files
 from edgeav.runtime.bench import Workload
@@ -137,8 +137,7 @@ def _facts(device: Device) -> dict[str, Any]:
 
 def _ask(session: Session) -> dict[str, Any]:
     with TemporaryDirectory(prefix="edgeav-agent-") as scratch:
-        program = Runner(session) if session.device.runner == "cpp" else Agent(session, Path(scratch))
-        return program.facts()
+        return pushed(session, Path(scratch)).facts()
 
 
 def _state(device: Device, facts: dict[str, Any]) -> str:
@@ -156,7 +155,7 @@ def recognize(bundle: Path, clips: Path, device: Device, wait_s: int = 0) -> dic
 
     def job(session: Session) -> dict[str, Any]:
         with TemporaryDirectory(prefix="edgeav-agent-") as scratch:
-            program = Runner(session) if device.runner == "cpp" else Agent(session, Path(scratch))
+            program = pushed(session, Path(scratch))
             program.facts()
             place = session.push("bundles", bundle_files(bundle))
             if isinstance(program, Runner):  # it takes ready inputs, which are computed here

@@ -63,11 +63,16 @@ def check_engine(folder: Path, device: Device) -> None:
         raise EdgeavError(f"{folder} needs {engine}, but {device.name} has {', '.join(device.engines)}")
 
 
+def pushed(session: Session, scratch: Path) -> Agent | Runner:
+    """The program that measures there, pushed; `scratch`: a folder of ours while it is used."""
+    return Runner(session) if session.device.runner == "cpp" else Agent(session, scratch)
+
+
 def _there(bench: Bench, session: Session) -> dict[str, Any]:
     """Push what is needed, check that it is the right machine, measure, pull."""
     device = session.device
     with tempfile.TemporaryDirectory(prefix="edgeav-agent-") as scratch:
-        program = Runner(session) if device.runner == "cpp" else Agent(session, Path(scratch))
+        program = pushed(session, Path(scratch))
         program.facts()
         places = [session.push("bundles", bundle_files(folder)) for folder in bench.folders]
         measured = program.ask(["bench", *bench.words(places, device.threads)])

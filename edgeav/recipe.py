@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgeav import spec
+from edgeav.data import BUILT_IN
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.explain import guess
@@ -21,8 +22,6 @@ from edgeav.quant.plan import Plan
 from edgeav.quant.support import problems
 from edgeav.stages import Step
 from edgeav.target import EngineName, Target
-
-BUILT_IN_CORPORA = ("demo", "demo-pico")
 
 
 class WerBudget(spec.Strict):
@@ -112,10 +111,10 @@ class Recipe(spec.Strict):
     @field_validator("corpus")
     @classmethod
     def _the_corpus_exists(cls, corpus: str) -> str:
-        if corpus in BUILT_IN_CORPORA or spec.existing(corpus):
+        if corpus in BUILT_IN or spec.existing(corpus):
             return corpus
-        allowed = f"allowed: {', '.join(BUILT_IN_CORPORA)}, or the path of a corpus"
-        raise ValueError(f"no such corpus{guess(corpus, BUILT_IN_CORPORA)}; {allowed}")
+        allowed = f"allowed: {', '.join(BUILT_IN)}, or the path of a corpus"
+        raise ValueError(f"no such corpus{guess(corpus, BUILT_IN)}; {allowed}")
 
     @field_validator("export")
     @classmethod

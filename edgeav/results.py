@@ -207,6 +207,11 @@ def _environment(run: Run) -> Environment:
     )
 
 
+def provenance() -> dict[str, Any]:
+    """commit, cpu, versions: what every measurement says of itself."""
+    return {"commit": commit(), "cpu": machine()["cpu"], "versions": versions()}
+
+
 def commit() -> str | None:
     """The commit of this checkout, with a + where files have changed since; None for an installed package."""
     here = Path(__file__).parent

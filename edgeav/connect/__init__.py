@@ -28,6 +28,11 @@ class Done(NamedTuple):
     out: str
     err: str
 
+    @classmethod
+    def of(cls, returncode: int, out: bytes | None, err: bytes | None) -> Done:
+        """Of a process of Python's kind, whose code is negative after a signal."""
+        return cls(128 - returncode if returncode < 0 else returncode, decoded(out), decoded(err))
+
     @property
     def said(self) -> str:
         """The last lines of what it had to say, for an error."""
@@ -81,6 +86,11 @@ def connect(device: Device) -> Connection:
             return Adb(address.host)
         case "manual":
             raise EdgeavError(f"{device.name} is not reached from here: its app measures, for --measured")
+
+
+def decoded(data: bytes | None) -> str:
+    """What a command wrote; it need not be UTF-8."""
+    return (data or b"").decode("utf-8", "replace")
 
 
 def shell(script: str, *arguments: str) -> list[str]:

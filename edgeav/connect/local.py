@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from edgeav.connect import GET, PUT, Done, shell
+from edgeav.connect import GET, PUT, Done, decoded, shell
 from edgeav.errors import EdgeavError
 
 TRANSFER_S = 3600
@@ -64,8 +64,7 @@ def run(
         raise EdgeavError(f"{command[0]} did not end in {timeout_s:g} s and was stopped") from None
     except OSError as error:
         raise EdgeavError(f"{command[0]}: {error.strerror}") from error
-    code = 128 - done.returncode if done.returncode < 0 else done.returncode
-    return Done(code, _text(done.stdout), _text(done.stderr))
+    return Done.of(done.returncode, done.stdout, done.stderr)
 
 
 @contextmanager
@@ -74,7 +73,7 @@ def held(command: Sequence[str]) -> Iterator[str]:
     process = subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin and process.stdout
     try:
-        yield _text(process.stdout.readline())
+        yield decoded(process.stdout.readline())
     finally:
         process.stdin.close()
         try:
@@ -83,7 +82,3 @@ def held(command: Sequence[str]) -> Iterator[str]:
             process.kill()
             process.wait()
         process.stdout.close()
-
-
-def _text(data: bytes | None) -> str:
-    return (data or b"").decode("utf-8", "replace")

@@ -70,8 +70,7 @@ class Ssh:
         done = self._wait(running, timeout_s)
         if done.returncode is None:
             raise self._dropped("it closed before the command ended")
-        code = 128 - done.returncode if done.returncode < 0 else done.returncode
-        return Done(code, _text(done.stdout), _text(done.stderr))
+        return Done.of(done.returncode, done.stdout, done.stderr)
 
     async def _open(self, address: Address, key: str | None) -> Any:
         asyncssh = _asyncssh()
@@ -143,7 +142,3 @@ def _asyncssh() -> Any:
     except ModuleNotFoundError as error:
         raise needs("devices", "asyncssh") from error
     return asyncssh
-
-
-def _text(data: bytes | None) -> str:
-    return (data or b"").decode("utf-8", "replace")

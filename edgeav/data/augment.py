@@ -31,6 +31,11 @@ def stretch_frames(frames: NDArray[np.uint8], factor: float) -> NDArray[np.uint8
     return frames[np.minimum(len(frames) - 1, np.round(np.arange(count) * factor).astype(int))]
 
 
+def delayed(frames: NDArray, late: int) -> NDArray:
+    """(T, …) -> (T, …): each is that of `late` frames before, of as many after if negative; the ends are held."""
+    return frames[np.clip(np.arange(len(frames)) - late, 0, len(frames) - 1)]
+
+
 def active_power(waveform: Array, words: Sequence[Word]) -> float:
     """Mean square of the speech: within the words where times are known, else within 20 dB of the loudest 20 ms."""
     if words:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from edgeav.data.corpus import Media, Utterance, Word
 from edgeav.progress import Progress
 from edgeav.runtime.inputs import MOUTH, SAMPLE_RATE_HZ, VIDEO_FPS
+
+ROWS, SOUND, LIPS = "rows.json", "sound.i16", "lips.u8"  # the files of a folder
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class DecodedClips:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        rows = json.loads((folder / "rows.json").read_text())
+        rows = json.loads((folder / ROWS).read_text())
         self.rows = [Row(r["text"], r["speaker"], tuple(r["samples"]), tuple(r["frames"]), _words(r)) for r in rows]
-        self._sound, self._lips = _map(folder / "sound.i16", "<i2"), _map(folder / "lips.u8", "u1")
+        self._sound, self._lips = _map(folder / SOUND, "<i2"), _map(folder / LIPS, "u1")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,10 +64,15 @@ def decode(
     utterances: Sequence[Utterance], folder: Path, *, workers: int, progress: Progress, label: str
 ) -> DecodedClips:
     """Decode into `folder`, unless that was done; an interrupted decode is begun again."""
-    if not (folder / "rows.json").exists():
+    return made_once(folder, lambda: _write(utterances, folder, workers, progress, label))
+
+
+def made_once(folder: Path, write: Callable[[], None]) -> DecodedClips:
+    """What `write` puts into the empty `folder`, rows last; an interrupted write is begun again."""
+    if not (folder / ROWS).exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _write(utterances, folder, workers, progress, label)
+        write()
     return DecodedClips(folder)
 
 
@@ -78,7 +86,7 @@ def _write(utterances: Sequence[Utterance], folder: Path, workers: int, progress
 def write_clips(clips: Iterable[tuple[str, str, Media]], folder: Path) -> None:
     """(speaker, text, media) of each into the empty `folder`, as DecodedClips reads them."""
     rows, sample, frame = [], 0, 0
-    with (folder / "sound.i16").open("wb") as sound, (folder / "lips.u8").open("wb") as lips:
+    with (folder / SOUND).open("wb") as sound, (folder / LIPS).open("wb") as lips:
         for speaker, text, media in clips:
             samples = 0 if media.waveform is None else len(media.waveform)
             frames = 0 if media.mouth is None else len(media.mouth)
@@ -96,9 +104,14 @@ def write_clips(clips: Iterable[tuple[str, str, Media]], folder: Path) -> None:
                 }
             )
             sample, frame = sample + samples, frame + frames
-    temporary = folder / "rows.json.part"
+    write_rows(rows, folder)
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """What `Row` says of each clip. Written last: its presence says that the arrays are whole."""
+    temporary = folder / f"{ROWS}.part"
     temporary.write_text(json.dumps(rows))
-    temporary.rename(folder / "rows.json")  # last: its presence says that the arrays are whole
+    temporary.rename(folder / ROWS)
 
 
 def _map(path: Path, dtype: str) -> NDArray:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeav.data.acoustics import NoiseBank
-from edgeav.data.augment import add_noise
+from edgeav.data.augment import add_noise, delayed
 from edgeav.data.corpus import Media
 from edgeav.data.disturbance import Kind
 from edgeav.errors import EdgeavError
@@ -136,8 +136,7 @@ def disturb(media: Media, condition: Condition, noise: NoiseBank, key: tuple[int
         spoilt = bursts(len(mouth), condition.percent, _random(key, "pictures"))
         mouth, present = spoil(mouth, spoilt, condition.fault)
     if mouth is not None and condition.late:
-        order = np.clip(np.arange(len(mouth)) - condition.late, 0, len(mouth) - 1)
-        mouth, present = mouth[order], present[order]
+        mouth, present = delayed(mouth, condition.late), delayed(present, condition.late)
     return Disturbed(sound, mouth, present)
 
 

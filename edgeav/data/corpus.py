@@ -14,11 +14,11 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeav.data import BUILT_IN
 from edgeav.errors import EdgeavError
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.runtime.inputs import Features
 
-BUILT_IN = ("demo", "demo-pico")  # drawn, of two synthesizers
 Word = tuple[str, float, float]
 Familiarity = Literal["seen", "unseen", "mixed", "unknown"]
 UNKNOWN = "unknown"  # the speaker of a clip whose corpus does not say

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgeav.data.augment import delayed
 from edgeav.data.conditions import bursts, spoil
 from edgeav.data.corpus import Media
 from edgeav.runtime.features import Inputs
@@ -27,8 +28,7 @@ def untold(media: Media, r: np.random.Generator) -> tuple[Media, bool]:
     fault = str(r.choice(UNTOLD))
     if fault == "late":
         late = int(r.integers(1, MOST_LATE + 1)) * int(r.choice([-1, 1]))
-        order = np.clip(np.arange(len(media.mouth)) - late, 0, len(media.mouth) - 1)
-        return replace(media, mouth=media.mouth[order]), abs(late) <= READABLE
+        return replace(media, mouth=delayed(media.mouth, late)), abs(late) <= READABLE
     percent = 100.0 if r.random() < WHOLE else float(r.uniform(20, 100))
     mouth, _ = spoil(media.mouth, bursts(len(media.mouth), percent, r), fault)  # type: ignore[arg-type]
     return replace(media, mouth=mouth), False

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeav.data.augment import delayed
 from edgeav.runtime.inputs import MOUTH, VIDEO_FPS
 
 Frames = NDArray[np.uint8]
@@ -159,8 +160,7 @@ def worsen(frames: Frames, r: np.random.Generator) -> Frames:
     if r.random() < 0.2:
         start, count = int(r.integers(1, len(frames))), int(r.integers(2, 8))
         frames[start : start + count] = frames[start - 1]
-    late = int(r.integers(-2, 3))
-    return frames[np.clip(np.arange(len(frames)) - late, 0, len(frames) - 1)]
+    return delayed(frames, late=int(r.integers(-2, 3)))
 
 
 def _skin(face: Face, r: np.random.Generator) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeav.data.cache import DecodedClips
+from edgeav.data.cache import ROWS, DecodedClips
 from edgeav.errors import EdgeavError
 from edgeav.progress import Progress
 from edgeav.run import digest
@@ -77,7 +77,7 @@ def cache_posteriors(teach: Teach, count: int, origin: Origin, folder: Path, pro
 
 def clips_hash(clips: DecodedClips) -> str:
     """Stands for decoded clips: their list, and the sums of the bytes of about 1,000 of them."""
-    rows = json.loads((clips.folder / "rows.json").read_text())
+    rows = json.loads((clips.folder / ROWS).read_text())
     picked = range(0, len(clips), max(1, len(clips) // 1000))
     sums = [[0 if x is None else int(np.asarray(x).view(np.uint8).sum()) for x in _arrays(clips, i)] for i in picked]
     return digest([rows, sums])

@@ -6,7 +6,6 @@ these copies once, and the student gets the same ones, with noise and a moving c
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeav.data.batch import Source, at_tempo
-from edgeav.data.cache import DecodedClips, write_clips
+from edgeav.data.cache import DecodedClips, made_once, write_clips
 from edgeav.data.corpus import Media
 from edgeav.progress import Progress
 
@@ -30,12 +29,8 @@ class Variation:
 
 def vary(source: Source, variation: Variation, folder: Path, progress: Progress) -> DecodedClips:
     """The copies of all usable clips of `source` in `folder`, made once; an interrupted run begins again."""
-    if not (folder / "rows.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        count = variation.copies * len(source.usable)
-        write_clips(progress.track(_copies(source, variation), f"vary {source.clips.folder.name}", count), folder)
-    return DecodedClips(folder)
+    label, count = f"vary {source.clips.folder.name}", variation.copies * len(source.usable)
+    return made_once(folder, lambda: write_clips(progress.track(_copies(source, variation), label, count), folder))
 
 
 def _copies(source: Source, variation: Variation) -> Iterator[tuple[str, str, Media]]:

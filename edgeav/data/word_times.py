@@ -8,10 +8,9 @@ spikes stand where the words are, which CTC alone does not ask for: see edgeav/l
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeav.data.cache import DecodedClips
+from edgeav.data.cache import LIPS, SOUND, DecodedClips, made_once, write_rows
 from edgeav.data.corpus import Word
 from edgeav.data.text import Tokenizer, load_tokenizer
 from edgeav.measure import recognizer
@@ -35,18 +34,14 @@ def timed(clips: DecodedClips, model: Path, folder: Path, progress: Progress) ->
 
     A clip too short for its text, as the model counts, stays without.
     """
-    if not (folder / "rows.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name in ("sound.i16", "lips.u8"):
+
+    def write() -> None:
+        for name in (SOUND, LIPS):
             os.link(clips.folder / name, folder / name)
-        rows = json.loads((clips.folder / "rows.json").read_text())
-        words = _words(clips, model, progress)
-        for row, found in zip(rows, words, strict=True):
-            row["words"] = found
-        (folder / "rows.json.part").write_text(json.dumps(rows))
-        (folder / "rows.json.part").rename(folder / "rows.json")
-    return DecodedClips(folder)
+        found = _words(clips, model, progress)
+        write_rows([asdict(row) | {"words": words} for row, words in zip(clips.rows, found, strict=True)], folder)
+
+    return made_once(folder, write)
 
 
 def _words(clips: DecodedClips, model: Path, progress: Progress) -> list[tuple[Word, ...]]:

@@ -173,7 +173,8 @@ class Train(Stage):
                 yield item.corpus, speaker, run.decoded(item.corpus, 0, f"left-out-{speaker}", theirs).folder
 
     def _open(self, run: Run) -> dict[str, Corpus]:
-        from edgeav.data.corpus import BUILT_IN, open_corpus
+        from edgeav.data import BUILT_IN
+        from edgeav.data.corpus import open_corpus
 
         corpora = {}
         for item in self.mix:
