@@ -80,11 +80,11 @@ def pis() -> Iterator[partial[Device]]:
     place = Path(os.environ.get("EDGEAV_PI", Path.home() / ".cache/edgeav/emulated-pi"))
     if os.geteuid():
         pytest.skip("needs root, for chroot")
-    if not (place / "done-keys").exists():
-        if not os.environ.get("EDGEAV_BUILD_PI"):
-            pytest.skip("needs the emulated Pi: sh devices/emulated-pi/build.sh (six minutes), or EDGEAV_BUILD_PI=1")
+    if os.environ.get("EDGEAV_BUILD_PI"):
         subprocess.run(["sh", str(SCRIPTS / "build.sh")], check=True)
-    subprocess.run(["sh", str(SCRIPTS / "serve.sh"), "start"], check=True)
+    started = subprocess.run(["sh", str(SCRIPTS / "serve.sh"), "start"], stderr=subprocess.PIPE, text=True)
+    if started.returncode:
+        pytest.skip(f"{started.stderr.strip()}, or EDGEAV_BUILD_PI=1")
     keys = [f"key={place / 'key'}", f"known_hosts={place / 'known_hosts'}"]
     yield partial(Device.load, overrides=keys)
     subprocess.run(["sh", str(SCRIPTS / "serve.sh"), "stop"], check=True)
@@ -95,6 +95,28 @@ def texts_here(bundle: Path, clips: Path) -> list[str]:
     from edgeav.runtime.agent import recognize
 
     return recognize(bundle, clips)["texts"]
+
+
+def texts_nearby(bundle: Path, clips: Path, index: int, within: float = 1e-6, draws: int = 32) -> set[str]:
+    """What x86 itself recognizes in a clip whose log-mel moves by less than two machines' differ.
+
+    A quantized activation that lies between two levels falls to either, and the logits then differ by 0.1 (measured:
+    the same features give the same bits on both processors in most clips): a clip between two words has two.
+    """
+    from edgeav.runtime.agent import clip_inputs
+    from edgeav.runtime.bundle import read_bundle
+    from edgeav.runtime.ctc import decode
+    from edgeav.runtime.engines import open_engine
+
+    facts, r = read_bundle(bundle), np.random.default_rng(0)
+    engine, inputs = open_engine(facts, 1), list(clip_inputs(clips, facts.features))[index]
+
+    def text() -> str:
+        audio = inputs.audio + r.uniform(-within, within, inputs.audio.shape).astype(np.float32)
+        logits = engine.run(audio, inputs.video, inputs.presence)[0]
+        return decode(logits, facts.tokens, facts.blank, inputs.presence[0]).text
+
+    return {text() for _ in range(draws)}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -126,9 +148,12 @@ def test_twenty_clips_on_a_pi_over_ssh_give_the_transcripts_of_x86(
     pis: partial[Device], bundle, clips: Path, name: str, precision: str
 ) -> None:
     folder = bundle("onnxruntime", precision)
-    found = recognize(folder, clips, pis(name))
-    assert len(found["texts"]) == CLIPS
-    assert found["texts"] == texts_here(folder, clips)
+    found, expected = recognize(folder, clips, pis(name))["texts"], texts_here(folder, clips)
+    assert len(found) == CLIPS
+    other = [i for i in range(CLIPS) if found[i] != expected[i]]
+    if precision == "fp32":
+        assert not other
+    assert len(other) <= 1 and all(found[i] in texts_nearby(folder, clips, i) for i in other)
 
 
 @pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])

@@ -39,7 +39,10 @@ stopped() { ! tr '\0' ' ' 2> /dev/null < "/proc/$(cat "$place/pid-$1" 2> /dev/nu
 
 case ${1:-} in
 start)
-    [ -e "$place/done-keys" ] || { echo "emulated-pi: not built: sh $here/build.sh" >&2; exit 1; }
+    if [ "$(cat "$place/ready" 2> /dev/null)" != "$(cksum < "$here/build.sh")" ]; then
+        echo "emulated-pi: not built in $place, or by another build.sh: sh $here/build.sh (six minutes if new)" >&2
+        exit 1
+    fi
     start 4 cortex-a72
     start 5 cortex-a76
     ;;
