@@ -7,10 +7,10 @@ import torch
 from tiny_models import AUDIO, FUSION, VIDEO, model_config
 from torch import nn
 
-from edgeav.exporters.rewrites import deployable, fold_batch_norms, stem_to_2d
+from edgeav.exporters.rewrites import by_rows, deployable, fold_batch_norms, stem_by_rows, stem_to_2d
 from edgeav.models import ModelConfig, noise, random_model
 from edgeav.models.fusion import CrossAttention
-from edgeav.models.visual import Stem3d
+from edgeav.models.visual import Shrink, Stem2d, Stem3d, StemByRows
 
 BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -25,6 +25,40 @@ def test_the_2d_stem_equals_the_3d_stem(kernel: tuple[int, int, int], stride: in
     stem.norm.running_mean = torch.randn(8)
     video = torch.randn(2, 6, crop, crop)
     torch.testing.assert_close(stem_to_2d(stem)(video), stem(video), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "crop", "frames"),
+    [((5, 7, 7), 4, 88, 6), ((3, 5, 5), 2, 45, 2), ((5, 7, 3), 3, 50, 3), ((7, 3, 5), 1, 24, 9)],
+)
+def test_the_stem_by_rows_equals_the_stem_by_frames(
+    kernel: tuple[int, int, int], stride: int, crop: int, frames: int
+) -> None:
+    torch.manual_seed(0)
+    taps, padding = kernel[0], (kernel[1] // 2, kernel[2] // 2)
+    conv = nn.Conv2d(taps, 8, kernel[1:], stride, padding)
+    stem = Stem2d(conv, nn.Identity(), nn.SiLU(), Shrink(2))
+    video = torch.randn(1, frames, 2 * crop, 2 * crop)
+    torch.testing.assert_close(stem_by_rows(stem)(video), stem(video), atol=1e-5, rtol=1e-5)
+
+
+def test_rows_are_stacked_where_that_makes_fewer_copies_and_the_deployed_model_stays_as_it_is() -> None:
+    ready, few = deployable(random_model()), deployable(random_model())
+    assert ready.video is not None and few.video is not None
+    few.video.stem.conv = nn.Conv2d(2, 8, 7, 2, 3)  # 3.5 copies by rows, 2 by frames
+    turned = by_rows(ready)
+    assert turned.video is not None and isinstance(turned.video.stem, StemByRows)
+    assert isinstance(ready.video.stem, Stem2d)
+    assert by_rows(few).video.stem.conv.in_channels == 2
+    inputs = noise(ready.config, steps=5)
+    with torch.inference_mode():
+        torch.testing.assert_close(turned(*inputs), ready(*inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_norm_is_folded_before_rows_are_stacked() -> None:
+    stem = stem_to_2d(Stem3d(8, (5, 7, 7), 4, nn.ReLU()))
+    with pytest.raises(ValueError, match="without a batch norm"):
+        stem_by_rows(stem)
 
 
 def test_folding_batch_norms_changes_no_output() -> None:

@@ -2,6 +2,8 @@
 
 - The 3-D stem becomes a 2-D convolution over neighbouring frames stacked as channels: no int8 runtime here has a fast
   integer 3-D kernel (ONNX Runtime's QDQ Conv3d is 5x slower than float, XNNPACK fails at run time).
+- For ExecuTorch, that convolution then goes over time and width, with rows stacked instead of frames: every copy of the
+  pictures stays in memory there, and rows overlap less.
 - Batch norms fold into the convolutions and linear layers before them, and BEFORE quantization: a fold inside the
   runtime would come after the weight scales were chosen (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, 3.2).
 
@@ -21,11 +23,11 @@ from edgeav.models.conformer import ConvModule
 from edgeav.models.fusion import ConcatMlp
 from edgeav.models.low_rank import LowRank
 from edgeav.models.resnet import BasicBlock
-from edgeav.models.visual import LipFrontend, Stem2d, Stem3d
+from edgeav.models.visual import LipFrontend, Stem2d, Stem3d, StemByRows
 
 
 def deployable(model: AVModel) -> AVModel:
-    """A frozen copy of `model` with every rewrite of this file applied. `model` itself is left as it was."""
+    """A frozen copy of `model` in the form that every engine takes. `model` itself is left as it was."""
     rewritten = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     if rewritten.video is not None and isinstance(rewritten.video.stem, Stem3d):
         rewritten.video.stem = stem_to_2d(rewritten.video.stem)
@@ -45,6 +47,28 @@ def stem_to_2d(stem: Stem3d) -> Stem2d:
     norm = nn.BatchNorm2d(source.out_channels, eps=stem.norm.eps)
     norm.load_state_dict(stem.norm.state_dict())
     return Stem2d(conv, norm, stem.activation, stem.shrink).eval()
+
+
+def by_rows(model: AVModel) -> AVModel:
+    """A copy of a deployable `model` whose stem stacks rows, where that makes fewer copies of the pictures."""
+    rewritten = copy.deepcopy(model)
+    if rewritten.video is not None and isinstance(rewritten.video.stem, Stem2d):
+        conv = rewritten.video.stem.conv
+        if conv.kernel_size[0] < conv.in_channels * conv.stride[0]:
+            rewritten.video.stem = stem_by_rows(rewritten.video.stem)
+    return rewritten
+
+
+def stem_by_rows(stem: Stem2d) -> StemByRows:
+    """Kernels (C, taps, h, w) over stacked frames -> (C, h, taps, w) over stacked rows; its batch norm is folded."""
+    source = stem.conv
+    if not isinstance(stem.norm, nn.Identity) or isinstance(source.padding, str):
+        raise ValueError(f"expected a stem without a batch norm, padded by numbers, not {stem}")
+    (height, width), taps = source.kernel_size, source.in_channels
+    conv = nn.Conv2d(height, source.out_channels, (taps, width), (1, source.stride[1]), (taps // 2, source.padding[1]))
+    conv.weight = nn.Parameter(source.weight.detach().transpose(1, 2).contiguous(), requires_grad=False)
+    conv.bias = None if source.bias is None else nn.Parameter(source.bias.detach().clone(), requires_grad=False)
+    return StemByRows(conv, source.stride[0], source.padding[0], stem.activation, stem.shrink).eval()
 
 
 def fold_batch_norms(model: AVModel) -> None:

@@ -120,6 +120,27 @@ class Stem2d(nn.Module):
         return self.activation(self.norm(self.conv(stacked)))
 
 
+class StemByRows(nn.Module):
+    """`Stem2d` turned: the rows under a kernel are stacked as channels, time is a side of the picture. As exact.
+
+    Rows overlap less than frames do (7 of them in steps of 4: 1.75 copies of the pictures, against 5), which counts
+    where an engine keeps every copy. For batch 1, as in an exported graph.
+    """
+
+    def __init__(self, conv: nn.Conv2d, stride: int, padding: int, activation: nn.Module, shrink: nn.Module) -> None:
+        """`conv` is over (time, width), a channel for each row under the kernel, which `stride` and `padding` move."""
+        super().__init__()
+        self.shrink, self.conv, self.activation = shrink, conv, activation
+        self.stride, self.padding = stride, padding
+
+    def forward(self, video: Tensor) -> Tensor:
+        rows = self.shrink(video).flatten(0, 1).transpose(0, 1)  # (H, T, W)
+        rows = nn.functional.pad(rows, (0, 0, 0, 0, self.padding, self.padding))
+        last = rows.shape[0] - self.conv.in_channels
+        stacked = torch.stack([rows[k : k + last + 1 : self.stride] for k in range(self.conv.in_channels)], dim=1)
+        return self.activation(self.conv(stacked)).transpose(0, 2)  # (H', C, T, W') -> (T, C, H', W')
+
+
 class SpaceToDepth(nn.Module):
     """(B, T, H, W) -> (B*T, 3 b^2, H/b, W/b): the `block` x `block` pixels of a frame and its neighbours as channels.
 
