@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from executorch.exir._serialize._program import deserialize_pte_binary
 from tiny_av import all_kinds, calibration, clip, target, tiny_model
 
 from edgeav.exporters import export
 from edgeav.exporters.parity import compare
+from edgeav.guards.pte import read_graphs
 from edgeav.models import AVModel
 from edgeav.runtime.bundle import Bundle
 from edgeav.runtime.engines import open_engine
@@ -32,6 +35,28 @@ def bundle(model: AVModel, request: pytest.FixtureRequest, tmp_path_factory: pyt
 def test_answers_are_those_of_pytorch_from_the_shortest_to_the_longest_input(model: AVModel, bundle: Bundle) -> None:
     parity = compare(bundle, model, [*all_kinds(), clip(200)])
     assert parity.max_abs < (1e-3 if bundle.precision == "fp32" else 0.5)
+
+
+def test_a_length_may_follow_any_other(model: AVModel, bundle: Bundle) -> None:
+    engine, clips = open_engine(bundle), {steps: clip(steps, seed=steps) for steps in (2, 40, 200)}
+    alone = {steps: open_engine(bundle).run(*inputs) for steps, inputs in clips.items()}
+    for steps in (2, 200, 40, 2, 40, 200):
+        np.testing.assert_array_equal(engine.run(*clips[steps]), alone[steps])
+
+
+def test_xnnpack_reserves_for_the_shortest_input(bundle: Bundle) -> None:
+    tensors = [
+        value.get("tensor_value", value) for _, part in read_graphs(bundle.model_path) for value in part.values.values()
+    ]
+    sides = {side for tensor in tensors if tensor["constant_buffer_idx"] == 0 for side in tensor["dims"]}
+    assert sides >= {factor * bundle.steps.min for factor in (1, 2, 8)}
+    assert not sides & {factor * bundle.steps.max for factor in (1, 2, 8)}
+
+
+def test_inputs_are_used_where_they_lie(bundle: Bundle) -> None:
+    plan = deserialize_pte_binary(bundle.model_path.read_bytes()).program.execution_plan[0]
+    inputs = [plan.values[index].val for index in plan.inputs]
+    assert [getattr(tensor, "allocation_info", "none is no tensor") for tensor in inputs] == [None] * 3
 
 
 def test_nearly_all_work_is_integer_and_the_bundle_says_so(bundle: Bundle) -> None:

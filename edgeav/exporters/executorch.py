@@ -3,17 +3,23 @@
 PT2E: a quantizer annotates the traced graph, observers watch calibration data, and quantize/dequantize pairs take their
 place, which the partitioner then turns into XNNPACK's integer operators.
 https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-quantization.html
+
+Memory: what an input needs, not what the longest one would. ExecuTorch's own plan is for the longest, but its pages are
+touched only as far as an input reaches; XNNPACK's workspace grows (`_for_the_shortest`); inputs are used in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from sympy import Expr
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.utils._sympy.value_ranges import bound_sympy
 
 from edgeav.errors import EdgeavError, needs
 from edgeav.exporters.graph import module_path, quiet, trace, trace_module
@@ -23,6 +29,7 @@ from edgeav.runtime.features import Inputs, empty_inputs
 from edgeav.runtime.inputs import MIN_STEPS
 
 try:
+    from executorch.backends.xnnpack.operators import node_visitor
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
         XnnpackDynamicallyQuantizedPartitioner,
         XnnpackPartitioner,
@@ -33,6 +40,7 @@ try:
     )
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils import QuantizationConfig
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.exir.passes import MemoryPlanningPass
     from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
     from torchao.quantization.pt2e import MinMaxObserver
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -122,17 +130,46 @@ def _lower(program: ExportedProgram, path: Path, dynamic: bool = False) -> set[s
     # unless the length is fixed.
     partitioners = [XnnpackDynamicallyQuantizedPartitioner()] if dynamic else []
     # With oneDNN the shape propagation compares N with oneDNN's own thresholds, and so "proves" N <= 32.
-    with quiet(), torch.backends.mkldnn.flags(enabled=False):
+    with quiet(), torch.backends.mkldnn.flags(enabled=False), _for_the_shortest():
         edge = to_edge_transform_and_lower(
             program,
             partitioner=[*partitioners, XnnpackPartitioner()],
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
         integer = _integer_modules(edge.exported_program().graph_module)
-        config = ExecutorchBackendConfig(sym_shape_eval_pass=ConstraintBasedSymShapeEvalPass())
+        config = ExecutorchBackendConfig(
+            sym_shape_eval_pass=ConstraintBasedSymShapeEvalPass(),
+            memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False),
+        )
         with path.open("wb") as file:
             edge.to_executorch(config).write_to_file(file)
     return integer
+
+
+@contextmanager
+def _for_the_shortest() -> Iterator[None]:
+    """XNNPACK's part of the file gets the sizes of the shortest input, where ExecuTorch writes those of the longest.
+
+    XNNPACK reserves what the file says, fills it with zeros and never makes it smaller; longer inputs make it larger.
+    """
+    usual = node_visitor.get_shape
+    node_visitor.get_shape = smallest_shape
+    try:
+        yield
+    finally:
+        node_visitor.get_shape = usual
+
+
+def smallest_shape(node: Node) -> list[int]:
+    """Of what `node` makes, for the shortest input."""
+    sides = node.meta["val"].shape
+    return [side if isinstance(side, int) else _lower_bound(side) for side in sides]
+
+
+def _lower_bound(side: torch.SymInt) -> int:
+    expression, environment = side.node.expr, side.node.shape_env
+    assert isinstance(expression, Expr) and environment is not None
+    return int(bound_sympy(expression, environment.var_to_range).lower)
 
 
 def _integer_modules(graph: GraphModule) -> set[str]:

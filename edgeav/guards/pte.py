@@ -90,15 +90,16 @@ class Delegate:
 
 def read_layers(path: Path) -> list[PteLayer]:
     """Every layer with a filter that XNNPACK runs, in the order of the file."""
+    return [layer for graph, delegate in read_graphs(path) for layer in _layers(graph, delegate)]
+
+
+def read_graphs(path: Path) -> Iterator[tuple[dict[str, Any], Delegate]]:
+    """Every XNNPACK graph of the file, as its schema has it, with what its values are."""
     file = deserialize_pte_binary(path.read_bytes())
-    found = []
     for reference in file.program.execution_plan[0].delegates:
         graph = _graph(bytes(file.program.backend_delegate_data[reference.processed.index].data))
-        delegate = Delegate(
-            {_id(value): value["xvalue_union"] for value in graph["xvalues"]}, graph["constant_data"], file
-        )
-        found += [*_layers(graph, delegate)]
-    return found
+        values = {_id(value): value["xvalue_union"] for value in graph["xvalues"]}
+        yield graph, Delegate(values, graph["constant_data"], file)
 
 
 def _layers(graph: dict[str, Any], delegate: Delegate) -> Iterator[PteLayer]:
