@@ -12,7 +12,7 @@ import torch
 from tiny_av import calibration, clip, target, tiny_model
 
 from edgeav.exporters import export
-from edgeav.exporters.rewrites import deployable
+from edgeav.exporters.rewrites import by_rows, deployable
 from edgeav.guards.executorch_file import Matched, inspect_executorch, match
 from edgeav.guards.numbers import Stored
 from edgeav.guards.pte import read_layers
@@ -42,7 +42,7 @@ def bundle(model: AVModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def layers(model: AVModel, bundle: Bundle) -> dict[str, Matched]:
-    return {found.path: found for found in match(read_layers(bundle.model_path), deployable(model))}
+    return {found.path: found for found in match(read_layers(bundle.model_path), by_rows(deployable(model)))}
 
 
 def spoiled(bundle: Bundle, fault: faults.Fault, folder: Path) -> Bundle:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeav import __version__
 from edgeav.errors import EdgeavError
 from edgeav.exporters.parity import eager_log_probs, largest_difference
-from edgeav.exporters.rewrites import deployable
+from edgeav.exporters.rewrites import by_rows, deployable
 from edgeav.models import AVModel
 from edgeav.quant.census import integer_mac_share
 from edgeav.quant.plan import Plan
@@ -135,10 +135,11 @@ def _lower_executorch(
 
     asked = int(options.max_seconds * model.config.inputs.steps_per_second)
     path, steps = folder / MODEL, min(asked, model.config.max_steps)
+    turned = by_rows(model)
     if plan is None:
-        integer = write_executorch(model, path, steps)
+        integer = write_executorch(turned, path, steps)
     else:
-        integer = write_quantized_executorch(model, path, steps, plan, calibration)
+        integer = write_quantized_executorch(turned, path, steps, plan, calibration)
     counted = "multiply-accumulates of 4 s in quantized operators delegated to XNNPACK"
     return Lowered(MODEL, steps, integer, counted, _versions("torch", "executorch", "torchao"))
 

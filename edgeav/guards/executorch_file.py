@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchao.quantization.pt2e.observer import MinMaxObserver
 
 from edgeav.exporters.parity import eager_log_probs
-from edgeav.exporters.rewrites import deployable
+from edgeav.exporters.rewrites import by_rows, deployable
 from edgeav.guards.emulation import emulate
 from edgeav.guards.numbers import (
     STEPS,
@@ -84,7 +84,7 @@ def new_observer() -> Any:
 
 def inspect_executorch(bundle: Bundle, model: AVModel, plan: Plan, clips: Sequence[Inputs]) -> Inspection:
     """Numbers and kernels of the bundle's int8 file; its wiring by running it beside an emulation of itself."""
-    ready = deployable(model)
+    ready = by_rows(deployable(model))
     matched = [*match(read_layers(bundle.model_path), ready)]
     integer = [m for m in matched if isinstance(m.layer.weight, Stored) and m.layer.input is not None]
     wrong = [text for found in matched for text in _layer_findings(found)]

@@ -136,8 +136,7 @@ class StemByRows(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         rows = self.shrink(video).flatten(0, 1).transpose(0, 1)  # (H, T, W)
         rows = nn.functional.pad(rows, (0, 0, 0, 0, self.padding, self.padding))
-        last = rows.shape[0] - self.conv.in_channels
-        stacked = torch.stack([rows[k : k + last + 1 : self.stride] for k in range(self.conv.in_channels)], dim=1)
+        stacked = rows.unfold(0, self.conv.in_channels, self.stride).permute(0, 3, 1, 2)  # (H', h, T, W)
         return self.activation(self.conv(stacked)).transpose(0, 2)  # (H', C, T, W') -> (T, C, H', W')
 
 
