@@ -194,3 +194,23 @@ def test_the_cpp_runner_measures_what_a_profile_needs_and_times_no_wrong_answer(
     (bundle.folder / "bundle.json").write_text(json.dumps(spec))
     with pytest.raises(EdgeavError, match=r"comes out wrong here.*Nothing was timed"):
         profile(bundle.folder, device, quick)
+
+
+@pytest.mark.slow
+def test_the_cpp_runner_needs_at_most_60_mb_for_the_demo_model(tmp_path: Path) -> None:
+    from tiny_av import clip, target
+
+    from edgeav.catalog import find_model
+    from edgeav.exporters import export
+    from edgeav.models import load_model
+
+    runner = build_cpp_runner(tmp_path / "build")
+    model, four_seconds = load_model(find_model("av-fast-conformer-demo")), clip(50)
+    place = target("executorch-xnnpack")
+    bundle = export(model, place, "int8", [four_seconds], [(None, four_seconds)], tmp_path / "demo")
+
+    command = [runner, "bench", bundle.folder, "--iterations", "2", "--warmup", "0"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["peak_rss_mb"] <= 60
