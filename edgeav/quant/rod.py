@@ -43,7 +43,7 @@ class Rod:
         if not roles:
             return Effect(0.0, 0.0, 0.0, 0.0)
         texts, log_probs = self._run(self._artifact(roles))
-        drift = float(np.mean([_divergence(*pair) for pair in zip(self.float_log_probs, log_probs, strict=True)]))
+        drift = float(np.mean([divergence(*pair) for pair in zip(self.float_log_probs, log_probs, strict=True)]))
         return Effect(drift, *wer_increase(self.references, self.float_texts, texts))
 
     def saved_ms(self) -> dict[str, float]:
@@ -87,6 +87,6 @@ class Rod:
         return found
 
 
-def _divergence(true: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+def divergence(true: NDArray[np.float32], found: NDArray[np.float32]) -> float:
     """(N, V), (N, V) log-probabilities -> nats, the mean over the steps."""
     return float((np.exp(true) * (true - found)).sum(axis=-1).mean())
