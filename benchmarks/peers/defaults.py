@@ -117,8 +117,8 @@ def optimum(source: Path, clips: Path | None, out: Path) -> None:
         data = [{name: array[0] for name, array in clip.items()} for clip in read(clips)]  # it adds the batch side
         calibration = CalibrationConfig("clips", "", "train", len(data), method=CalibrationMethod.MinMax)
         ranges = quantizer.fit(data, calibration, out / "augmented.onnx", settings.operators_to_quantize)
-    made = quantizer.quantize(settings, out, calibration_tensors_range=ranges)
-    Path(made if Path(made).suffix else out / f"{source.stem}_quantized.onnx").rename(out / ONNX)
+    quantizer.quantize(settings, out, calibration_tensors_range=ranges)
+    (out / f"{source.stem}_quantized.onnx").rename(out / ONNX)
 
 
 def nncf_onnx(source: Path, clips: Path, out: Path) -> None:

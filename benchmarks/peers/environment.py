@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,21 +76,21 @@ def python_of(name: str, folder: Path, named: Mapping[str, str]) -> str:
 
 def quantize(peer: Peer, python: str, given: tuple[Path, Path], out: Path) -> None:
     """Let a peer quantize `given` (an ONNX file, a folder of clips): its model and outcome.json in `out`."""
-    start, error = time.monotonic(), None
+    error = None
     try:
         said([python, str(SCRIPT), peer.method, *map(str, given), str(out)], QUANTIZE_S)
         if not list(out.glob("model.*")):
             raise Failed("it ended without an error and without a model")
     except Failed as failed:
         error = str(failed)
-    record(out, error, time.monotonic() - start)
+    record(out, error)
 
 
-def record(out: Path, error: str | None, seconds: float) -> None:
+def record(out: Path, error: str | None) -> None:
     """outcome.json: the error is the last line of what a peer said when it failed, None when it did not."""
     there = out / "versions.json"
     found = json.loads(there.read_text()) if there.exists() else {}
-    write_json(out / OUTCOME, {"error": error, "seconds": round(seconds, 1), "versions": found})
+    write_json(out / OUTCOME, {"error": error, "versions": found})
 
 
 def said(command: Sequence[str], limit_s: float) -> str:

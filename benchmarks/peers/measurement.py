@@ -29,7 +29,6 @@ from edgeav.runtime.engines import Engine, open_engine
 from edgeav.runtime.features import Inputs, model_inputs
 
 FACTS, TEXTS, LOG_PROBS, SPEED = "facts.json", "texts.json", "log_probs.npz", "speed.json"
-ROUNDS = 7
 WORKLOAD = Workload(seconds=4.0, iterations=5, warmup=2)
 
 
@@ -43,7 +42,7 @@ def bundle_of(made: Path, like: Path, name: str, out: Path) -> None:
     write_bundle(out, spec=spec | {"name": name, "golden": [], "quality": {}, "exported": {}})
 
 
-def race(folders: Mapping[str, Path], out: Path) -> None:
+def race(folders: Mapping[str, Path], rounds: int, out: Path) -> None:
     """speed.json: CPU milliseconds of each bundle in each round, all in turn; or why it does not run."""
     running, errors = {}, {}
     for name, folder in folders.items():
@@ -54,7 +53,7 @@ def race(folders: Mapping[str, Path], out: Path) -> None:
         except EdgeavError as error:
             errors[name] = _short(error)
     cpu_ms: dict[str, list[float]] = {name: [] for name in running}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, (engine, inputs) in running.items():
             cpu_ms[name].append(round(float(np.median(time_runs(engine, inputs, WORKLOAD)[1])), 3))
     write_json(out / SPEED, {"cpu_ms": cpu_ms, "errors": errors})
@@ -121,9 +120,12 @@ def _integer_modules(bundle: Bundle) -> set[str]:
 
 def _answer(engine: Engine, inputs: Inputs) -> NDArray[np.float32]:
     try:
-        return engine.run(*inputs)
+        answer = engine.run(*inputs)
     except Exception as error:  # the runtimes' exceptions share no other base
         raise EdgeavError(f"refuses a clip of {inputs.steps} steps: {error}") from error
+    if answer.shape[1] != inputs.steps:
+        raise EdgeavError(f"its time axis is frozen: {answer.shape[1]} steps for a clip of {inputs.steps}")
+    return answer
 
 
 def _inputs(clips: DecodedClips, bundle: Bundle) -> Iterator[Inputs]:
