@@ -145,8 +145,7 @@ def optimum_intel(source: Path, clips: Path, out: Path) -> None:
 
     place = out / "float"
     openvino.save_model(openvino.convert_model(source), place / "openvino_model.xml", compress_to_fp16=False)
-    PretrainedConfig().save_pretrained(place)
-    quantizer = OVQuantizer.from_pretrained(OVModelForCustomTasks.from_pretrained(place))
+    quantizer = OVQuantizer.from_pretrained(OVModelForCustomTasks.from_pretrained(place, config=PretrainedConfig()))
     config, data = OVConfig(quantization_config=OVQuantizationConfig()), nncf.Dataset(list(read(clips)))
     quantizer.quantize(ov_config=config, calibration_dataset=data, save_directory=out)
     for made in out.glob("openvino_model.*"):
