@@ -40,7 +40,7 @@ from benchmarks.peers.measurement import (
     race,
     times_faster,
 )
-from benchmarks.peers.table import BARS, Row, sentence, table, verdicts
+from benchmarks.peers.table import BARS, Row, sentence, table, unanswered, verdicts
 from edgeav.catalog import find_model
 from edgeav.compress import Steps, steps_of
 from edgeav.data.cache import DecodedClips
@@ -76,11 +76,9 @@ def main() -> None:
     loads.append(os.getloadavg()[0])
     found = trial.facts() | {"load": loads, "rows": rows, "verdicts": verdicts(rows)}
     options.results.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(rows), "", *map(sentence, found["verdicts"]), sep="\n")
+    print(table(rows), "", *map(sentence, found["verdicts"]), *unanswered(rows), sep="\n")
     if max(loads) > 1.5:
-        print(
-            f"Other work was running (load {loads[0]:.1f} to {loads[1]:.1f} beside one thread): ratios are provisional."
-        )
+        print(f"Other work was running (load {loads[0]:.1f} to {loads[1]:.1f}, of which 1 is ours): provisional.")
 
 
 @dataclass(frozen=True)

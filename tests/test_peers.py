@@ -13,7 +13,7 @@ import pytest
 from benchmarks.peers.defaults import METHODS
 from benchmarks.peers.environment import ENVIRONMENTS, OUTCOME, PEERS, PINS, Failed, last_line, python_of, quantize
 from benchmarks.peers.measurement import times_faster
-from benchmarks.peers.table import HEAD, Row, sentence, table, verdicts
+from benchmarks.peers.table import HEAD, Row, sentence, table, unanswered, verdicts
 
 WER = {"wer": 11.5, "low": 10.4, "high": 12.7}
 
@@ -52,7 +52,9 @@ def test_a_broken_bar_is_said(ours: float, lost: tuple[float, float, float]) -> 
 
 
 def test_our_own_row_is_no_peer_and_nothing_to_compare_gives_no_verdict() -> None:
-    assert verdicts([row("edgeav", 2.3, 1.0, (0.0, 0.0, 0.0), is_ours=True), failed("x", "y")]) == []
+    rows = [row("edgeav", 2.3, 1.0, (0.0, 0.0, 0.0), is_ours=True), failed("x", "y")]
+    assert verdicts(rows) == []
+    assert [line.split(":")[0] for line in unanswered(rows)] == ["onnxruntime", "openvino"]
 
 
 def test_every_row_of_the_table_has_a_cell_for_every_head_and_failures_stand_in_it() -> None:

@@ -31,6 +31,12 @@ def sentence(verdict: Row) -> str:
     )
 
 
+def unanswered(rows: Sequence[Row]) -> list[str]:
+    """A line for each runtime for which no peer made a model that works: a bar that nobody stands at is not met."""
+    there = {verdict["engine"] for verdict in verdicts(rows)}
+    return [f"{engine}: no peer made a model that works on every clip" for engine in BARS if engine not in there]
+
+
 def _verdict(engine: str, rows: Sequence[Row]) -> list[Row]:
     peers = [row for row in rows if not row["error"] and not row["is_ours"]]
     if not peers:
