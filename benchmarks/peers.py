@@ -148,8 +148,8 @@ class Trial:
             row["over_fp32"] = times_faster(cpu_ms[fp32], row["cpu_ms"])
             row["ours_over_it"] = times_faster(row["cpu_ms"], cpu_ms[int8])
         if not row["error"]:
-            folders = [self.run.folder / "heard" / label for label in (fp32, int8)]
-            row |= quality(self._clips, *folders, heard)
+            ours = self.run.folder / "heard"
+            row |= quality(self._clips, ours / fp32, ours / int8, heard)
         return row
 
     def _heard(self, label: str, bundle: Path | None) -> Path:
