@@ -30,16 +30,7 @@ import onnx
 import torch
 
 from benchmarks.peers.environment import ENVIRONMENTS, OUTCOME, PEERS, SCRIPT, Failed, Peer, python_of, quantize, record
-from benchmarks.peers.measurement import (
-    FACTS,
-    SPEED,
-    WORKLOAD,
-    bundle_of,
-    hear,
-    quality,
-    race,
-    times_faster,
-)
+from benchmarks.peers.measurement import FACTS, SPEED, WORKLOAD, bundle_of, hear, quality, race, times_faster
 from benchmarks.peers.table import BARS, Row, sentence, table, unanswered, verdicts
 from edgeav.catalog import find_model
 from edgeav.compress import Steps, steps_of
@@ -118,7 +109,10 @@ class Trial:
     def _ours(self, engine: str) -> Iterator[Entry]:
         for precision in PRECISIONS:
             row = {"engine": engine, "source": "ours", "name": f"edgeav {precision}", "is_ours": True, "error": None}
-            yield Entry(f"{engine}-{precision}", row, self.run.once(self._steps.exports[engine, precision]))
+            yield Entry(f"{engine}-{precision}", row, self._bundle(engine, precision))
+
+    def _bundle(self, engine: str, precision: Precision) -> Path:
+        return self.run.once(self._steps.exports[engine, precision])
 
     def _peers(self, engine: str) -> Iterator[Entry]:
         for peer in (p for p in PEERS if p.engine == engine and p.method in self.options.peers):
@@ -148,8 +142,8 @@ class Trial:
             row["over_fp32"] = times_faster(cpu_ms[fp32], row["cpu_ms"])
             row["ours_over_it"] = times_faster(row["cpu_ms"], cpu_ms[int8])
         if not row["error"]:
-            ours = self.run.folder / "heard"
-            row |= quality(self._clips, ours / fp32, ours / int8, heard)
+            ours = (self._heard(f"{engine}-{p}", self._bundle(engine, p)) for p in PRECISIONS)
+            row |= quality(self._clips, *ours, heard)
         return row
 
     def _heard(self, label: str, bundle: Path | None) -> Path:
@@ -167,11 +161,11 @@ class Trial:
         clips = given / (f"clips-{EASED}" if source == EASED else "clips")
         quantize(peer, python, (given / f"{source}.onnx", clips), out)
         if read_json(out / OUTCOME)["error"] is None:
-            bundle_of(out, self.run.once(self._steps.exports[peer.engine, "int8"]), peer.method, out / "bundle")
+            bundle_of(out, self._bundle(peer.engine, "int8"), peer.method, out / "bundle")
 
     def _give(self, out: Path) -> None:
         """What every peer gets: the ONNX files, and the calibration clips."""
-        exported = read_bundle(self.run.once(self._steps.exports["onnxruntime", "fp32"])).model_path
+        exported = read_bundle(self._bundle("onnxruntime", "fp32")).model_path
         shutil.copy(exported, out / "ours.onnx")
         proto = onnx.load(exported)
         del proto.graph.value_info[:]
