@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from tiny_models import AUDIO, FUSION, VIDEO, model_config
 from torch import nn
 
-from edgeav.exporters.rewrites import by_rows, deployable, fold_batch_norms, stem_by_rows, stem_to_2d
+from edgeav.exporters.rewrites import (
+    by_blocks,
+    by_rows,
+    deployable,
+    fold_batch_norms,
+    stem_by_blocks,
+    stem_by_rows,
+    stem_to_2d,
+)
 from edgeav.models import ModelConfig, noise, random_model
 from edgeav.models.fusion import CrossAttention
-from edgeav.models.visual import Shrink, Stem2d, Stem3d, StemByRows
+from edgeav.models.visual import Shrink, Stem2d, Stem3d, StemByBlocks, StemByRows
 
 BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -55,10 +65,36 @@ def test_rows_are_stacked_where_that_makes_fewer_copies_and_the_deployed_model_s
         torch.testing.assert_close(turned(*inputs), ready(*inputs), atol=1e-5, rtol=1e-5)
 
 
-def test_a_batch_norm_is_folded_before_rows_are_stacked() -> None:
+@pytest.mark.parametrize(
+    ("taps", "kernel", "stride", "padding", "crop"),
+    [(5, 7, 4, 3, 88), (5, 7, 4, 3, 90), (3, 3, 4, 1, 48), (1, 7, 2, 3, 45), (3, 8, 4, 0, 41)],
+)
+def test_the_stem_by_blocks_equals_the_stem_by_frames(
+    taps: int, kernel: int, stride: int, padding: int, crop: int
+) -> None:
+    torch.manual_seed(0)
+    stem = Stem2d(nn.Conv2d(taps, 8, kernel, stride, padding), nn.Identity(), nn.SiLU(), Shrink(2))
+    video = torch.randn(1, 6, 2 * crop, 2 * crop)
+    torch.testing.assert_close(stem_by_blocks(stem)(video), stem(video), atol=1e-5, rtol=1e-5)
+
+
+def test_blocks_are_cut_where_the_stride_is_four() -> None:
+    ready, other = deployable(random_model()), deployable(random_model())
+    assert ready.video is not None and other.video is not None
+    other.video.stem.conv = nn.Conv2d(5, 8, 7, 2, 3)
+    cut, same = by_blocks(ready), by_blocks(other)
+    assert cut.video is not None and isinstance(cut.video.stem, StemByBlocks)
+    assert same.video is not None and isinstance(same.video.stem, Stem2d)
+    inputs = noise(ready.config, steps=5)
+    with torch.inference_mode():
+        torch.testing.assert_close(cut(*inputs), ready(*inputs), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("turn", [stem_by_rows, stem_by_blocks])
+def test_a_batch_norm_is_folded_before_a_stem_is_turned(turn: Callable[[Stem2d], nn.Module]) -> None:
     stem = stem_to_2d(Stem3d(8, (5, 7, 7), 4, nn.ReLU()))
     with pytest.raises(ValueError, match="without a batch norm"):
-        stem_by_rows(stem)
+        turn(stem)
 
 
 def test_folding_batch_norms_changes_no_output() -> None:

@@ -93,14 +93,14 @@ def _lower(model: AVModel, target: Target, plan: Plan | None, calibration: Seque
 def _lower_onnx(
     model: AVModel, options: OnnxRuntimeOptions, plan: Plan | None, calibration: Sequence[Inputs], folder: Path
 ) -> Lowered:
-    from edgeav.exporters.onnx import MODEL, integer_modules, quantize_onnx, write_onnx
+    from edgeav.exporters.onnx import MODEL, integer_form, integer_modules, quantize_onnx, write_onnx
 
     path, integer = folder / MODEL, set[str]()
     if plan is None:
         write_onnx(model, path, options.opset)
     else:
         with tempfile.TemporaryDirectory() as place:
-            write_onnx(model, Path(place) / MODEL, options.opset)
+            write_onnx(integer_form(model, plan), Path(place) / MODEL, options.opset)
             quantize_onnx(Path(place) / MODEL, path, plan, calibration)
         integer = integer_modules(path)
     exported = _versions("torch", "onnx", "onnxruntime") | {"opset": str(options.opset)}

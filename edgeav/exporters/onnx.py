@@ -20,6 +20,7 @@ import torch
 from edgeav.errors import needs
 from edgeav.exporters.graph import module_path, quiet, trace
 from edgeav.exporters.onnx_weights import compress_weights, module_of_name, plain_matrices
+from edgeav.exporters.rewrites import by_blocks
 from edgeav.models import AVModel
 from edgeav.quant.plan import Plan
 from edgeav.quant.ranges import Ends, choose, histograms
@@ -33,7 +34,7 @@ MODEL = "model.onnx"
 MULTIPLIES = ["Conv", "MatMul", "Gemm"]
 # What only moves bytes between two integer convolutions moves a quarter of them when it is quantized too; between
 # float operators it would only add rounding, so the trunk's stay as they are, and so do those of a role kept in float.
-MOVES = ["Relu", "Reshape", "Transpose", "Concat", "Slice", "Unsqueeze"]
+MOVES = ["Relu", "Reshape", "Transpose", "Concat", "Slice", "Unsqueeze", "Pad"]
 MOVES_FOR = {"audio": "audio.linear", "video": "video.linear"}  # where a front end itself reshapes: whom it does it for
 INTEGER_KERNELS = (
     "QLinearConv",
@@ -66,6 +67,11 @@ def write_onnx(model: AVModel, path: Path, opset: int) -> None:
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
         del value.metadata_props[:]
     onnx.save(proto, path)
+
+
+def integer_form(model: AVModel, plan: Plan) -> AVModel:
+    """A deployable model as `quantize_onnx` shall get it: the stem over blocks, unless the stem stays in float."""
+    return by_blocks(model) if plan.quantizes("video.stem.conv") else model
 
 
 def quantize_onnx(

@@ -39,9 +39,10 @@ def inspect(quantized: Bundle, float_bundle: Bundle, model: AVModel, plan: Plan,
     """
     match quantized.engine:
         case "onnxruntime":
-            from edgeav.guards.onnx_file import inspect_onnx
+            from edgeav.guards.onnx_file import inspect_onnx, made_from
 
-            return inspect_onnx(quantized.model_path, float_bundle.model_path, plan, clips)
+            with made_from(model, plan) as path:
+                return inspect_onnx(quantized.model_path, path, plan, clips)
         case "openvino":
             from edgeav.guards.openvino_file import inspect_openvino
 

@@ -6,8 +6,10 @@ Tensors keep their names through ONNX Runtime's quantizer: the float `head.weigh
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -15,7 +17,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from edgeav.exporters.onnx import MULTIPLIES, integer_modules, module_of_name
+from edgeav.exporters.onnx import MODEL, MULTIPLIES, integer_form, integer_modules, module_of_name, write_onnx
+from edgeav.exporters.rewrites import deployable
 from edgeav.guards.numbers import (
     WIRING_TOLERANCE,
     Inspection,
@@ -27,8 +30,10 @@ from edgeav.guards.numbers import (
     weight_findings,
     wiring_findings,
 )
+from edgeav.models import AVModel
 from edgeav.quant.plan import Plan
 from edgeav.runtime.features import Inputs
+from edgeav.target import OnnxRuntimeOptions
 
 QUANTIZED = "_quantized"
 
@@ -52,6 +57,15 @@ class File:
     def weights(self) -> list[NodeProto]:
         """What dequantizes constants."""
         return [n for n in self.nodes if n.op_type == "DequantizeLinear" and n.input[0] in self.constants]
+
+
+@contextmanager
+def made_from(model: AVModel, plan: Plan) -> Iterator[Path]:
+    """A float file as the int8 one was made from: not the fp32 bundle's, whose stem has another form."""
+    with TemporaryDirectory() as place:
+        path = Path(place) / MODEL
+        write_onnx(integer_form(deployable(model), plan), path, OnnxRuntimeOptions().opset)
+        yield path
 
 
 def inspect_onnx(path: Path, float_path: Path, plan: Plan, clips: Sequence[Inputs]) -> Inspection:
