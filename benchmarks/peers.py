@@ -142,8 +142,8 @@ class Trial:
             row["over_fp32"] = times_faster(cpu_ms[fp32], row["cpu_ms"])
             row["ours_over_it"] = times_faster(row["cpu_ms"], cpu_ms[int8])
         if not row["error"]:
-            ours = (self._heard(f"{engine}-{p}", self._bundle(engine, p)) for p in PRECISIONS)
-            row |= quality(self._clips, *ours, heard)
+            floats, ours = (self._heard(f"{engine}-{p}", self._bundle(engine, p)) for p in PRECISIONS)
+            row |= quality(self._clips, floats, ours, heard)
         return row
 
     def _heard(self, label: str, bundle: Path | None) -> Path:
