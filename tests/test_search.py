@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,18 @@ def test_two_workers_on_one_study_do_each_trial_once(tmp_path: Path) -> None:
     assert len(everyone) == len(set(everyone)) == 11
     finished = [t for t in study(tmp_path, trials=11).trials if t.values is not None]
     assert len(finished) == 11
+
+
+def test_a_candidate_that_has_a_number_and_no_settings_yet_is_waited_for(tmp_path: Path) -> None:
+    one, other = study(tmp_path, "one", trials=11), study(tmp_path, "other", trials=11)
+    unnamed, claims = one.study.ask(), []
+    waiting = threading.Thread(target=lambda: claims.append(other.claim()), daemon=True)
+    waiting.start()
+    waiting.join(1)
+    assert not claims
+    one.study.tell(unnamed, state=one.optuna.trial.TrialState.FAIL)
+    waiting.join(60)
+    assert len(claims) == 1 and claims[0] is not None
 
 
 def test_a_worker_that_was_given_up_too_early_does_no_harm(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ by how many counted before it, so a search that was killed goes on as if nothing
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -87,7 +88,7 @@ class Study:
             if len(self.trials) >= self.plan.trials and not waiting:
                 return None
             claim = self._ask(attempt)
-            before = [t for t in self.trials if t.number < claim.number]
+            before = self._before(claim.number)
             if len(before) >= self.plan.trials:
                 self._void(claim.number)
                 return None
@@ -136,6 +137,15 @@ class Study:
         trial = self.study.ask(fixed_distributions=self.space)
         trial.set_user_attr("worker", self.worker)
         return Claim(trial, trial.params)
+
+    def _before(self, number: int) -> list[FrozenTrial]:
+        """The trials ahead of one, once all say what they are: a worker gets its number a moment earlier."""
+        while True:
+            before = [t for t in self.trials if t.number < number]
+            running = [t for t in before if t.state == self.optuna.trial.TrialState.RUNNING]
+            if all(set(self.space) <= set(t.params) or self._lost(t) for t in running):
+                return before
+            time.sleep(0.02)
 
     def _key(self, trial: FrozenTrial) -> str:
         point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # a waiting one has no others yet
