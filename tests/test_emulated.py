@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -82,12 +85,16 @@ def pis() -> Iterator[partial[Device]]:
         pytest.skip("needs root, for chroot")
     if os.environ.get("EDGEAV_BUILD_PI"):
         subprocess.run(["sh", str(SCRIPTS / "build.sh")], check=True)
-    started = subprocess.run(["sh", str(SCRIPTS / "serve.sh"), "start"], stderr=subprocess.PIPE, text=True)
-    if started.returncode:
-        pytest.skip(f"{started.stderr.strip()}, or EDGEAV_BUILD_PI=1")
-    keys = [f"key={place / 'key'}", f"known_hosts={place / 'known_hosts'}"]
-    yield partial(Device.load, overrides=keys)
-    subprocess.run(["sh", str(SCRIPTS / "serve.sh"), "stop"], check=True)
+    with (Path(tempfile.gettempdir()) / "edgeav-emulated-pi.users").open("a") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        started = subprocess.run(["sh", str(SCRIPTS / "serve.sh"), "start"], stderr=subprocess.PIPE, text=True)
+        if started.returncode:
+            pytest.skip(f"{started.stderr.strip()}, or EDGEAV_BUILD_PI=1")
+        keys = [f"key={place / 'key'}", f"known_hosts={place / 'known_hosts'}"]
+        yield partial(Device.load, overrides=keys)
+        with suppress(BlockingIOError):  # another process of this test run still uses them, and will stop them
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            subprocess.run(["sh", str(SCRIPTS / "serve.sh"), "stop"], check=True)
 
 
 def texts_here(bundle: Path, clips: Path) -> list[str]:
