@@ -25,8 +25,7 @@ from edgeav.exporters.rewrites import deployable
 from edgeav.models import ModelConfig, random_model
 from edgeav.models.config import Block, Conv3dDense, LinearPatch, ResNet18, SpaceToDepth, VisualFrontend
 from edgeav.models.visual import visual_frontend
-from edgeav.results import commit
-from edgeav.run import versions
+from edgeav.results import provenance
 from edgeav.runtime.inputs import VIDEO_FPS, Features, Mouth
 from edgeav.runtime.machine import machine
 
@@ -51,14 +50,11 @@ def main() -> None:
     video = torch.randn(1, SECONDS * VIDEO_FPS, 88, 88, generator=torch.Generator().manual_seed(0))
     torch.set_num_threads(1)
     rows = _rows(frontends, _timed(frontends, video))
-    facts = machine()
     result = {
         "width": WIDTH,
         "steps_per_second": VIDEO_FPS,
-        "commit": commit(),
-        "cpu": facts["cpu"],
-        "isa": facts["isa"],
-        "versions": versions(),
+        **provenance(),
+        "isa": machine()["isa"],
         "runtime": "PyTorch, eager",
         "threads": 1,
         "seconds": SECONDS,

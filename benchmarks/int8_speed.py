@@ -23,8 +23,7 @@ from edgeav.device import Device
 from edgeav.exporters import export
 from edgeav.models import AVModel, ModelConfig, load_model, random_model
 from edgeav.profiling import compare_pair
-from edgeav.results import commit
-from edgeav.run import versions
+from edgeav.results import provenance
 from edgeav.runtime.bench import Workload
 from edgeav.runtime.features import Inputs, empty_inputs
 from edgeav.runtime.inputs import Features
@@ -43,14 +42,11 @@ def main() -> None:
     model = _random_model() if arguments.random else load_model(find_model(arguments.model))
     device, workload = Device.load("this-machine"), Workload(seconds=4.0, iterations=10, warmup=3)
     rows = [_measure(model, Target.load(name), device, workload) for name in arguments.targets]
-    facts = machine()
+    facts = provenance() | {"isa": machine()["isa"]}
     result = {
         "model": "random weights" if arguments.random else arguments.model,
         "params": sum(p.numel() for p in model.parameters()),
-        "commit": commit(),
-        "cpu": facts["cpu"],
-        "isa": facts["isa"],
-        "versions": versions(),
+        **facts,
         "rows": rows,
     }
     RESULTS.parent.mkdir(exist_ok=True)

@@ -41,8 +41,8 @@ from edgeav.progress import TerminalProgress
 from edgeav.quant.calibration import CalibrationInputs
 from edgeav.quant.plan import load_plan
 from edgeav.recipe import Recipe
-from edgeav.results import commit
-from edgeav.run import Run, Step, read_json, versions
+from edgeav.results import provenance
+from edgeav.run import Run, Step, read_json
 from edgeav.runtime.bundle import FILE, read_bundle
 from edgeav.runtime.engines import padded
 from edgeav.runtime.features import Inputs
@@ -100,11 +100,10 @@ class Trial:
 
     def facts(self) -> Row:
         """Everything that the numbers depend on."""
-        host, workload = machine(), asdict(WORKLOAD) | {"rounds": self.options.rounds}
+        workload = asdict(WORKLOAD) | {"rounds": self.options.rounds}
         counts = {"calibration_clips": len(self._calibration), "test_clips": len(self._clips)}
-        facts = {"model": self.options.model, "corpus": self.run.recipe.corpus, **counts, "commit": commit()}
-        facts |= {"cpu": host["cpu"], "isa": host["isa"], "threads": 1, "workload": workload}
-        return facts | {"versions": versions(), "environments": ENVIRONMENTS}
+        facts = {"model": self.options.model, "corpus": self.run.recipe.corpus, **counts, **provenance()}
+        return facts | {"isa": machine()["isa"], "threads": 1, "workload": workload, "environments": ENVIRONMENTS}
 
     def _ours(self, engine: str) -> Iterator[Entry]:
         for precision in PRECISIONS:

@@ -110,9 +110,9 @@ def texts_nearby(bundle: Path, clips: Path, index: int, within: float = 1e-6, dr
     A quantized activation that lies between two levels falls to either, and the logits then differ by 0.1 (measured:
     the same features give the same bits on both processors in most clips): a clip between two words has two.
     """
+    from edgeav.measure import greedy_text
     from edgeav.runtime.agent import clip_inputs
     from edgeav.runtime.bundle import read_bundle
-    from edgeav.runtime.ctc import decode
     from edgeav.runtime.engines import open_engine
 
     facts, r = read_bundle(bundle), np.random.default_rng(0)
@@ -120,8 +120,7 @@ def texts_nearby(bundle: Path, clips: Path, index: int, within: float = 1e-6, dr
 
     def text() -> str:
         audio = inputs.audio + r.uniform(-within, within, inputs.audio.shape).astype(np.float32)
-        logits = engine.run(audio, inputs.video, inputs.presence)[0]
-        return decode(logits, facts.tokens, facts.blank, inputs.presence[0]).text
+        return greedy_text(engine.run(audio, inputs.video, inputs.presence), inputs, facts.tokens, facts.blank)
 
     return {text() for _ in range(draws)}
 

@@ -41,7 +41,7 @@ def inspect(quantized: Bundle, float_bundle: Bundle, model: AVModel, plan: Plan,
         case "onnxruntime":
             from edgeav.guards.onnx_file import inspect_onnx, made_from
 
-            with made_from(model, plan) as path:
+            with made_from(model, plan, int(quantized.exported["opset"])) as path:
                 return inspect_onnx(quantized.model_path, path, plan, clips)
         case "openvino":
             from edgeav.guards.openvino_file import inspect_openvino

@@ -33,7 +33,6 @@ from edgeav.guards.numbers import (
 from edgeav.models import AVModel
 from edgeav.quant.plan import Plan
 from edgeav.runtime.features import Inputs
-from edgeav.target import OnnxRuntimeOptions
 
 QUANTIZED = "_quantized"
 
@@ -60,11 +59,11 @@ class File:
 
 
 @contextmanager
-def made_from(model: AVModel, plan: Plan) -> Iterator[Path]:
+def made_from(model: AVModel, plan: Plan, opset: int) -> Iterator[Path]:
     """A float file as the int8 one was made from: not the fp32 bundle's, whose stem has another form."""
     with TemporaryDirectory() as place:
         path = Path(place) / MODEL
-        write_onnx(integer_form(deployable(model), plan), path, OnnxRuntimeOptions().opset)
+        write_onnx(integer_form(deployable(model), plan), path, opset)
         yield path
 
 

@@ -101,8 +101,7 @@ class Study:
 
     def requeue(self) -> int:
         """Put the candidates of workers that are gone back in the queue; how many."""
-        running = [t for t in self.trials if t.state == self.optuna.trial.TrialState.RUNNING]
-        return sum(self._requeue(trial) for trial in running if self._lost(trial))
+        return sum(self._requeue(trial) for trial in self._running(self.trials) if self._lost(trial))
 
     def measured(self, claim: Claim, measures: Measures, limits: Mapping[str, float], facts: dict[str, Any]) -> None:
         """The candidate was measured; `facts` are kept with it."""
@@ -138,12 +137,16 @@ class Study:
         trial.set_user_attr("worker", self.worker)
         return Claim(trial, trial.params)
 
+    def _running(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Those that a worker has begun."""
+        return [t for t in trials if t.state == self.optuna.trial.TrialState.RUNNING]
+
     def _before(self, number: int) -> list[FrozenTrial]:
         """The trials ahead of one, once all say what they are: a worker gets its number a moment earlier."""
         while True:
             before = [t for t in self.trials if t.number < number]
-            running = [t for t in before if t.state == self.optuna.trial.TrialState.RUNNING]
-            if all(set(self.space) <= set(t.params) or self._lost(t) for t in running):
+            unnamed = [t for t in self._running(before) if not set(self.space) <= set(t.params)]
+            if all(self._lost(t) for t in unnamed):
                 return before
             time.sleep(0.02)
 
