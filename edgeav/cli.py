@@ -116,7 +116,9 @@ def export(
     chosen = Target.load(target, overrides or [])
     folder = out or Path("bundles") / f"{Path(model).name}-{chosen.name}-{precision}"
     console.check_writable(folder, "--out")
-    doctor.require(["compress", chosen.engine])
+    from edgeav.runtime.engines import extra_of
+
+    doctor.require(["compress", extra_of(chosen.engine)])
     from edgeav.compress import export_one
 
     bundle = export_one(model, chosen, precision, corpus, folder)
@@ -217,9 +219,11 @@ def version(as_json: Json = False) -> None:
 
 def _ready_run(recipe: Recipe, run_dir: Path | None) -> Path:
     """The run's folder, after a look at what would stop the run later: extras, engines, the disk."""
+    from edgeav.runtime.engines import extra_of
+
     searches = [item.search for item in recipe.stages if item.search]
     targets = [*recipe.targets, *(Target.load(search.target) for search in searches)]
-    doctor.require(["compress", *["search"][: len(searches)], *(target.engine for target in targets)])
+    doctor.require(["compress", *["search"][: len(searches)], *(extra_of(target.engine) for target in targets)])
     folder = run_dir or RUNS / recipe.name
     console.check_writable(folder, "--run-dir")
     return folder

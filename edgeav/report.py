@@ -85,6 +85,8 @@ class BundleRow(Strict):
     """By device."""
     integer_share: float | None = None
     """Of the operators' time, 0..1."""
+    arithmetic: dict[str, str] = Field(default_factory=dict)
+    """By format: real, or emulated, which is rounded to it and multiplied in float32."""
 
 
 class Increase(Strict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,24 @@ def assemble(run: Run, steps: Steps) -> Report:
         eager={split: WerRow(**row) for split, row in eager.items()},
         search=_search(run),
         notes=[
-            f"{pair.target} on {pair.device}: int8 is slower than fp32 there. Use bundles/{pair.target}-fp32."
-            for pair in pairs
-            if pair.chosen == "fp32"
+            *emulated(bundles),
+            *(
+                f"{pair.target} on {pair.device}: int8 is slower than fp32 there. Use bundles/{pair.target}-fp32."
+                for pair in pairs
+                if pair.chosen == "fp32"
+            ),
         ],
     )
+
+
+def emulated(bundles: Sequence[BundleRow]) -> list[str]:
+    """A line for each bundle that only rounds to its format: its WER is of that format, its time is not."""
+    rows = [(bundle, [f for f, how in bundle.arithmetic.items() if how == "emulated"]) for bundle in bundles]
+    return [
+        f"{bundle.target} {bundle.precision}: {', '.join(found)} is emulated: rounded to, multiplied in float32."
+        for bundle, found in rows
+        if found
+    ]
 
 
 def describe_quality(folder: Path, row: BundleRow) -> None:
@@ -102,6 +115,7 @@ def _bundle_row(run: Run, steps: Steps, target: str, precision: Precision) -> Bu
                 "wer": read_json(measured / "wer.json"),
                 "profile": profiles,
                 "integer_share": spec["quality"].get("integer_mac_share"),
+                "arithmetic": spec["quality"].get("arithmetic", {}),
             }
         )
     )

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from edgeav import spec
 from edgeav.quant.plan import Format
 
-EngineName = Literal["onnxruntime", "openvino", "executorch"]
+EngineName = Literal["onnxruntime", "openvino", "executorch", "aoti"]
 Precision = Format  # bundles are named after their plan's format; fp32 is what they are compared with
 
 
@@ -38,8 +38,18 @@ class ExecuTorchOptions(spec.Strict):
     """Longest input. ExecuTorch reserves the memory for it when it loads."""
 
 
+class AotiOptions(spec.Strict):
+    """AOTInductor: a package compiled ahead of time, FP8 by torchao."""
+
+    engine: Literal["aoti"] = "aoti"
+    device: Literal["cuda", "cpu"] = "cuda"
+    """What it is compiled for, and runs on. cpu: fp32 and bf16 only."""
+    max_seconds: float = Field(default=16, ge=1, le=600)
+    """Longest input."""
+
+
 Options = Annotated[
-    OnnxRuntimeOptions | OpenVinoOptions | ExecuTorchOptions,
+    OnnxRuntimeOptions | OpenVinoOptions | ExecuTorchOptions | AotiOptions,
     Field(discriminator="engine"),
 ]
 
@@ -57,13 +67,13 @@ class Target(spec.Strict):
     """Settings that only this engine has."""
     buckets: int | Annotated[tuple[int, ...], Field(strict=False)] | None = None
     """Fixed shapes beside the dynamic graph: how many (chosen for the lengths of the training clips), or which, in
-    steps. Each is one more copy of the model in memory, none on disk; not for ExecuTorch."""
+    steps. Each is one more copy of the model in memory, none on disk; for onnxruntime and openvino."""
 
     @model_validator(mode="after")
     def _buckets_are_possible(self) -> Target:
         wanted = (self.buckets,) if isinstance(self.buckets, int) else self.buckets or ()
-        if wanted and self.engine == "executorch":
-            raise ValueError("buckets: ExecuTorch plans its memory for the longest input; use onnxruntime or openvino")
+        if wanted and self.engine in ("executorch", "aoti"):
+            raise ValueError(f"buckets: {self.engine} has one graph for all lengths; use onnxruntime or openvino")
         if any(bucket < 1 for bucket in wanted) or len(set(wanted)) < len(wanted):
             raise ValueError(f"buckets: {self.buckets}: must be a number of buckets, or different numbers of steps")
         return self

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgeav.data.corpus import Corpus, Media
     from edgeav.measure import Recognizer
     from edgeav.quant.calibration import CalibrationInputs
-    from edgeav.quant.plan import Calibration
+    from edgeav.quant.plan import Calibration, CalibrationNoise
     from edgeav.runtime.bundle import Bundle
 
 LENGTHS_OF = 256  # training clips, whose lengths buckets are planned for
@@ -74,6 +74,16 @@ def bucket_lengths(run: Run, bundle: Bundle, wanted: int | Sequence[int]) -> lis
     rows = run.decoded(run.recipe.corpus, run.recipe.seed, f"lengths-{len(clips)}", clips).rows
     lengths = Counter(min(rules.max, max(rules.min, ceil(row.duration_s * rules.per_second))) for row in rows)
     return plan_buckets(lengths, wanted)
+
+
+def calibration_of(run: Run, utterances: int, noise: CalibrationNoise | None) -> Calibration:
+    """Which clips a stage calibrates with; EdgeavError when there are too few."""
+    from edgeav.quant.calibration import chosen
+    from edgeav.quant.plan import Calibration
+
+    seed = run.recipe.seed
+    ids = tuple(clip.id for clip in chosen(run.corpus, utterances, seed))
+    return Calibration(utterances=utterances, seed=seed, ids=ids, noise=noise)
 
 
 def calibration_inputs(run: Run, plan: Calibration, features: Features) -> CalibrationInputs:

@@ -151,12 +151,13 @@ def test_ranges_that_are_there_are_taken_over_without_a_clip(source: Path, tmp_p
         (Plan(format="int8-weights"), 0.2),
         (Plan(format="int8-dynamic"), 0.3),
         (Plan(format="int4-weights"), 2),
+        (Plan(format="fp8-e4m3"), 2),
         (Plan(format="fp16"), 0.01),
         (Plan(format="bf16"), 0.3),
         (Plan(format="bf16", roles=dict(FRONT)), 0.5),  # type: ignore[arg-type]
         (Plan(roles={"feed-forward": "int8-weights", "head": "int4-weights"}), 2),
     ],
-    ids=["int8-weights", "int8-dynamic", "int4-weights", "fp16", "bf16", "bf16 and int8", "int8 and weights"],
+    ids=["int8-weights", "int8-dynamic", "int4-weights", "fp8", "fp16", "bf16", "bf16 and int8", "int8 and weights"],
 )
 def test_openvino_computes_each_format_and_knows_which_are_integer(
     source: Path, tmp_path: Path, plan: Plan, most: float

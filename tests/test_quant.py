@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeav.errors import EdgeavError
 from edgeav.exporters.rewrites import deployable
-from edgeav.quant.census import integer_mac_share, macs_by_module
+from edgeav.quant.census import mac_share, macs_by_module
 from edgeav.quant.plan import ROLES, Calibration, Plan, load_plan, role_of
 from edgeav.recipe import Recipe
 from edgeav.stages.quantize import Quantize
@@ -62,9 +62,9 @@ def test_the_census_counts_every_multiplication_once() -> None:
 def test_the_integer_share_is_the_share_of_the_work_and_not_of_the_modules() -> None:
     model = tiny_model()
     macs = macs_by_module(model)
-    assert integer_mac_share(model, []) == 0
-    assert integer_mac_share(model, macs) == 1
-    assert integer_mac_share(model, ["video.stem.conv"]) == round(macs["video.stem.conv"] / sum(macs.values()), 4)
+    assert mac_share(model, []) == 0
+    assert mac_share(model, macs) == 1
+    assert mac_share(model, ["video.stem.conv"]) == round(macs["video.stem.conv"] / sum(macs.values()), 4)
 
 
 def test_a_format_that_is_not_there_yet_is_refused_with_what_is_allowed() -> None:

@@ -72,7 +72,7 @@ def test_a_stage_keeps_its_settings_and_its_place() -> None:
         ("stages.0={}", "stages.0 = {}: a step is one stage with its settings"),
         ("stages.0=quantize", "stages.0 = 'quantize': must be a mapping of settings"),
         ("export=[onnxruntime, openvno]", "no export target named 'openvno'; did you mean 'openvino'?"),
-        ("export=[tensorrt]", "known: executorch-xnnpack, onnxruntime, openvino"),
+        ("export=[tensorrt]", "known: cuda-aoti, executorch-xnnpack, onnxruntime, openvino"),
         ("export=onnxruntime", "export = 'onnxruntime': must be a list"),
         ("export=[openvino, openvino]", "openvino stands in the list twice"),
         ("profile=[this-machin]", "no device named 'this-machin'; did you mean 'this-machine'?"),
@@ -128,7 +128,7 @@ def test_a_broken_target_is_blamed_on_its_own_file(tmp_path: Path) -> None:
     target = tmp_path / "mine.yaml"
     target.write_text("schema: edgeav/1\nname: mine\ndescription: x\nengine: onnx\n")
     said = message(f"export=[{target}]")
-    assert f"{target}:4: engine = 'onnx': must be 'onnxruntime', 'openvino' or 'executorch'" in said
+    assert f"{target}:4: engine = 'onnx': must be 'onnxruntime', 'openvino', 'executorch' or 'aoti'" in said
     assert "did you mean 'onnxruntime'?" in said
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from edgeav.errors import EdgeavError
 from edgeav.quant.plan import FORMATS, Plan
-from edgeav.quant.support import FORMATS_OF, RANGES_OF, check, problems
+from edgeav.quant.support import FORMATS_OF, RANGES_OF, REAL, arithmetic, check, problems
 from edgeav.recipe import Recipe
 from edgeav.runtime.bundle_check import PRECISIONS
+from edgeav.target import EngineName
 
 
 def quantize(*settings: str, export: str = "onnxruntime") -> Recipe:
@@ -20,14 +21,15 @@ def quantize(*settings: str, export: str = "onnxruntime") -> Recipe:
 
 @pytest.mark.parametrize("engine", FORMATS_OF)
 def test_every_format_an_engine_lists_is_accepted_and_every_other_is_refused_with_the_list(engine: str) -> None:
-    target = {"executorch": "executorch-xnnpack"}.get(engine, engine)
+    target = {"executorch": "executorch-xnnpack", "aoti": "cuda-aoti"}.get(engine, engine)
     for name in FORMATS:
         if name == "fp32":
             continue
         if name in FORMATS_OF[engine]:  # type: ignore[index]
             assert quantize(f"format={name}", export=target).plans == [Plan(format=name)]
         else:
-            with pytest.raises(EdgeavError, match=rf"{engine} cannot do {name}; it can do int8, int8-dynamic"):
+            able = ", ".join(FORMATS_OF[engine])  # type: ignore[index]
+            with pytest.raises(EdgeavError, match=f"{engine} cannot do {name}; it can do {able}"):
                 quantize(f"format={name}", export=target)
 
 
@@ -77,6 +79,36 @@ def test_mixtures_that_openvino_cannot_do_are_refused_with_the_reason(plan: Plan
     with pytest.raises(EdgeavError, match=said):
         check("openvino", "openvino", plan)
     assert not problems("openvino", Plan(format="bf16", roles={"visual-cnn": "int8"}))
+
+
+@pytest.mark.parametrize(
+    ("engine", "plan", "said"),
+    [
+        ("onnxruntime", Plan(format="fp8-e4m3", roles={"head": "int8"}), "fp8-e4m3 beside fp32, not beside int8"),
+        ("onnxruntime", Plan(roles={"head": "fp8-e4m3"}), "make fp8-e4m3 the `format`"),
+        ("onnxruntime", Plan(format="fp8-e4m3", ranges="mse"), "minmax ranges alone for fp8-e4m3, no mse"),
+        ("onnxruntime", Plan(format="fp8-e4m3", roles={"attention-matmul": "fp8-e4m3"}), "activations alone"),
+        ("openvino", Plan(format="fp8-e4m3", roles={"head": "fp8-e5m2"}), "fp8-e4m3 beside fp32, not beside fp8-e5m2"),
+        ("aoti", Plan(format="bf16", keep_float=("head",)), "head cannot stay fp32"),
+    ],
+)
+def test_fp8_stands_alone(engine: EngineName, plan: Plan, said: str) -> None:
+    assert any(said in problem for problem in problems(engine, plan))
+    assert not problems("onnxruntime", Plan(format="fp8-e4m3", roles={"head": "fp8-e5m2", "fusion": "fp32"}))
+
+
+def test_a_scan_that_weighs_errors_against_time_refuses_fp8_which_saves_none() -> None:
+    with pytest.raises(EdgeavError, match="FP8 saves none here"):
+        quantize("format=fp8-e4m3", "keep_float=auto", "wer_budget_abs=0.3")
+
+
+def test_only_what_multiplies_in_its_format_is_called_real() -> None:
+    mixed = Plan(format="int4-weights", roles={"visual-cnn": "int8"})
+    assert arithmetic("onnxruntime", mixed) == {"int8": "real", "int4-weights": "emulated"}
+    fp8 = Plan(format="fp8-e4m3")
+    assert arithmetic("aoti", fp8) == {"fp8-e4m3": "real"}
+    assert arithmetic("onnxruntime", fp8) == arithmetic("openvino", fp8) == {"fp8-e4m3": "emulated"}
+    assert all(set(REAL[engine]) <= set(FORMATS_OF[engine]) for engine in FORMATS_OF)
 
 
 def test_a_bundle_may_have_every_format_that_a_plan_may_have() -> None:

@@ -19,7 +19,7 @@ from edgeav.errors import EdgeavError
 from edgeav.exporters.rewrites import deployable
 from edgeav.measure import greedy_text, wer_increase, word_error_rate
 from edgeav.models import AVModel
-from edgeav.quant.census import integer_mac_share
+from edgeav.quant.census import mac_share
 from edgeav.quant.plan import Plan
 from edgeav.quant.rod import divergence
 from edgeav.run import read_json, write_json
@@ -71,7 +71,7 @@ def hear(folder: Path, model: AVModel, clips: DecodedClips, out: Path) -> None:
     facts: dict[str, Any] = {"error": None, "mb": round(bundle.size_bytes / 1e6, 2), "integer_mac_share": None}
     try:
         engine = open_engine(bundle)
-        facts["integer_mac_share"] = integer_mac_share(deployable(model), _integer_modules(bundle))
+        facts["integer_mac_share"] = mac_share(deployable(model), _integer_modules(bundle))
         _recognize(engine, bundle, clips, out)
     except EdgeavError as error:
         facts["error"] = _short(error)

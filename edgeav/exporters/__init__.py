@@ -20,16 +20,16 @@ from edgeav.errors import EdgeavError
 from edgeav.exporters.parity import eager_log_probs, largest_difference
 from edgeav.exporters.rewrites import by_rows, deployable
 from edgeav.models import AVModel
-from edgeav.quant.census import integer_mac_share
+from edgeav.quant.census import mac_share
 from edgeav.quant.plan import Plan
-from edgeav.quant.support import check
+from edgeav.quant.support import arithmetic, check
 from edgeav.runtime import ctc
 from edgeav.runtime.bundle import Bundle, write_bundle, write_golden
 from edgeav.runtime.bundle_check import input_entries, output_entries, step_entries
-from edgeav.runtime.engines import open_engine
+from edgeav.runtime.engines import open_engine, optimizes
 from edgeav.runtime.features import Inputs
 from edgeav.runtime.inputs import settings
-from edgeav.target import ExecuTorchOptions, OnnxRuntimeOptions, OpenVinoOptions, Precision, Target
+from edgeav.target import AotiOptions, ExecuTorchOptions, OnnxRuntimeOptions, OpenVinoOptions, Precision, Target
 
 GoldenInputs = Sequence[tuple[NDArray[np.float32] | None, Inputs]]
 
@@ -46,6 +46,7 @@ class Lowered:
     integer_modules: set[str]
     counted: str
     exported: dict[str, str]
+    fp8_modules: frozenset[str] = frozenset()  # that multiply in FP8, not only round to it
 
 
 def export(
@@ -72,8 +73,11 @@ def export(
     lowered = _lower(ready, target, chosen, calibration, folder)
     spec = _describe(model, target, precision, lowered)
     if chosen:
-        share = integer_mac_share(ready, lowered.integer_modules)
+        share = mac_share(ready, lowered.integer_modules)
         spec["quality"] = {"integer_mac_share": share, "integer_mac_counted": lowered.counted}
+        spec["quality"]["arithmetic"] = arithmetic(target.engine, chosen)
+        if lowered.fp8_modules:
+            spec["quality"]["fp8_mac_share"] = mac_share(ready, lowered.fp8_modules)
     bundle = write_bundle(folder, spec=spec)
     spec["golden"] = _record(bundle, model, golden)
     return write_bundle(folder, spec=spec)
@@ -88,6 +92,8 @@ def _lower(model: AVModel, target: Target, plan: Plan | None, calibration: Seque
             return _lower_openvino(model, options, plan, calibration, folder)
         case ExecuTorchOptions() as options:
             return _lower_executorch(model, options, plan, calibration, folder)
+        case AotiOptions() as options:
+            return _lower_aoti(model, options, plan, folder)
 
 
 def _lower_onnx(
@@ -102,7 +108,7 @@ def _lower_onnx(
         with tempfile.TemporaryDirectory() as place:
             write_onnx(integer_form(model, plan), Path(place) / MODEL, options.opset)
             quantize_onnx(Path(place) / MODEL, path, plan, calibration)
-        integer = integer_modules(path)
+        integer = integer_modules(path) if optimizes(plan.format) else integer
     exported = _versions("torch", "onnx", "onnxruntime") | {"opset": str(options.opset)}
     counted = "multiply-accumulates of 4 s in integer kernels of the graph as ONNX Runtime optimized it when exporting"
     return Lowered(MODEL, model.config.max_steps, integer, counted, exported)
@@ -142,6 +148,16 @@ def _lower_executorch(
         integer = write_quantized_executorch(turned, path, steps, plan, calibration)
     counted = "multiply-accumulates of 4 s in quantized operators delegated to XNNPACK"
     return Lowered(MODEL, steps, integer, counted, _versions("torch", "executorch", "torchao"))
+
+
+def _lower_aoti(model: AVModel, options: AotiOptions, plan: Plan | None, folder: Path) -> Lowered:
+    from edgeav.exporters.aoti import MODEL, write_aoti
+
+    asked = int(options.max_seconds * model.config.inputs.steps_per_second)
+    steps = min(asked, model.config.max_steps)
+    fp8 = write_aoti(model, folder / MODEL, steps, plan, options.device)
+    exported = _versions("torch", "torchao") | {"device": options.device}
+    return Lowered(MODEL, steps, set(), "nothing: there are no integer kernels", exported, frozenset(fp8))
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -55,13 +55,14 @@ def trace(model: AVModel, max_steps: int) -> ExportedProgram:
     return trace_module(module, inputs, max_steps)
 
 
-def trace_module(module: nn.Module, features: Features, max_steps: int) -> ExportedProgram:
+def trace_module(module: nn.Module, features: Features, max_steps: int, device: str = "cpu") -> ExportedProgram:
     """Any module with the inputs `features.names`, for example an already traced and quantized one."""
     steps = Dim("n", min=MIN_STEPS, max=max_steps)
     frames = {"mel": features.audio_frames, "samples": features.audio_frames, "video": features.video_frames}
     counts = [frames.get(name, 1) for name in features.names]
     shapes = tuple({1: steps if count == 1 else count * steps} for count in counts)
-    return torch.export.export(module, example_inputs(features), dynamic_shapes=shapes)
+    example = tuple(x.to(device) for x in example_inputs(features))
+    return torch.export.export(module, example, dynamic_shapes=shapes)
 
 
 @contextmanager

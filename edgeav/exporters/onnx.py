@@ -19,11 +19,12 @@ import torch
 
 from edgeav.errors import needs
 from edgeav.exporters.graph import module_path, quiet, trace
+from edgeav.exporters.onnx_fp8 import fp8_inputs, round_to_fp8
 from edgeav.exporters.onnx_weights import compress_weights, module_of_name, plain_matrices
 from edgeav.exporters.rewrites import by_blocks
 from edgeav.models import AVModel
-from edgeav.quant.plan import Plan
-from edgeav.quant.ranges import Ends, choose, histograms
+from edgeav.quant.plan import FP8, Ends, Plan
+from edgeav.quant.ranges import choose, histograms
 from edgeav.runtime.bundle_check import OUTPUTS
 from edgeav.runtime.features import Inputs
 
@@ -85,6 +86,9 @@ def quantize_onnx(
         ready = Path(place) / "ready.onnx"
         proto = onnx.load(source)
         plain_matrices(proto, plan)
+        if any(f in plan.formats for f in FP8):
+            found = _ranges(proto, fp8_inputs(proto, plan), calibration, plan)
+            round_to_fp8(proto, plan, found)
         onnx.save(proto, ready)
         if "int8" in plan.formats:
             _quantize_static(ready, path, plan, calibration, cache or Path(place) / "ranges.json")
@@ -101,7 +105,7 @@ def _quantize_static(source: Path, path: Path, plan: Plan, calibration: Sequence
     quant_pre_process(source, prepared, skip_symbolic_shape=True)  # symbolic inference fails on this graph
     proto = onnx.load(prepared)
     if plan.ranges != "minmax" and not cache.exists():
-        _save_ranges(_ranges(prepared, calibration, plan), cache)
+        _save_ranges(_ranges(proto, _observed(proto), calibration, plan), cache)
     quantization.quantize_static(
         prepared,
         path,
@@ -136,25 +140,29 @@ def integer_modules(path: Path) -> set[str]:
     return {module_of_name(node.name) for node in graph.node if node.op_type in INTEGER_KERNELS}
 
 
-def _ranges(prepared: Path, calibration: Sequence[Inputs], plan: Plan) -> dict[str, Ends]:
-    """By the name of the value; one clip's activations are in memory at a time, and a histogram of each."""
-    found = histograms(_activations(prepared, calibration))
+def _ranges(
+    proto: onnx.ModelProto, wanted: Sequence[str], calibration: Sequence[Inputs], plan: Plan
+) -> dict[str, Ends]:
+    """Of the `wanted` values by name; one clip's activations are in memory at a time, and a histogram of each."""
+    found = histograms(_activations(proto, wanted, calibration))
     return {name: choose(histogram, plan.ranges) for name, histogram in found.items()}
 
 
-def _activations(prepared: Path, calibration: Sequence[Inputs]) -> Iterator[dict[str, np.ndarray]]:
-    """For each clip, what goes into and comes out of the operators that may be quantized."""
+def _activations(
+    proto: onnx.ModelProto, wanted: Sequence[str], calibration: Sequence[Inputs]
+) -> Iterator[dict[str, np.ndarray]]:
+    """The `wanted` values of each clip."""
     import onnxruntime
 
-    proto = onnx.load(prepared)
+    watched = onnx.ModelProto()
+    watched.CopyFrom(proto)
     names = [value.name for value in proto.graph.input]
-    wanted = _observed(proto)
     there = {value.name for value in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in there | set(names))
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in there | set(names))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # or values would vanish
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     outputs = [name for name in wanted if name not in names]
     for inputs in calibration:
         feed = inputs.named(names)
@@ -185,8 +193,14 @@ def _save_ranges(ranges: dict[str, Ends], path: Path) -> None:
 
 def _float_nodes(proto: onnx.ModelProto, plan: Plan) -> list[str]:
     """Names of the nodes that stay float: by the plan, and everything in the trunk that only moves bytes."""
+    integer = {node.name for node in _integer_nodes(proto, plan)}
+    names = [node.name for node in proto.graph.node if node.op_type in MULTIPLIES + MOVES]
+    return [name for name in names if name not in integer]
+
+
+def _integer_nodes(proto: onnx.ModelProto, plan: Plan) -> list[onnx.NodeProto]:
     nodes = [node for node in proto.graph.node if node.op_type in MULTIPLIES + MOVES]
-    return [node.name for node in nodes if not _integer(module_of_name(node.name), node.op_type, plan)]
+    return [node for node in nodes if _integer(module_of_name(node.name), node.op_type, plan)]
 
 
 def _integer(path: str, operator: str, plan: Plan) -> bool:

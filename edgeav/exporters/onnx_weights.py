@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def compress_weights(path: Path, plan: Plan) -> None:
     _store_small(proto, plan, "int8-weights", MATRICES, _int8)
     proto = _four_bits(proto, plan)
     onnx.save(proto, path)
-    _dynamic(path, [node.name for node in _layers(proto, plan, "int8-dynamic", MATRICES)])
+    _dynamic(path, [node.name for node in layers_of(proto, plan, "int8-dynamic", MATRICES)])
 
 
 def _dynamic(path: Path, names: list[str]) -> None:
@@ -78,7 +78,7 @@ def _dynamic(path: Path, names: list[str]) -> None:
 
 
 def _four_bits(proto: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
-    wanted = {node.name for node in _layers(proto, plan, "int4-weights", MATRICES)}
+    wanted = {node.name for node in layers_of(proto, plan, "int4-weights", MATRICES)}
     if not wanted:
         return proto
     with quiet():
@@ -94,7 +94,7 @@ def _four_bits(proto: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
     return quantizer.model.model
 
 
-def _layers(proto: onnx.ModelProto, plan: Plan, format: Format, operators: tuple[str, ...]) -> list[NodeProto]:
+def layers_of(proto: onnx.ModelProto, plan: Plan, format: Format, operators: Sequence[str]) -> list[NodeProto]:
     """The nodes of this format whose weight is a float32 constant of the file."""
     constants = {c.name for c in proto.graph.initializer if c.data_type == onnx.TensorProto.FLOAT}
     nodes = [node for node in proto.graph.node if node.op_type in operators and node.input[1] in constants]
@@ -108,7 +108,7 @@ def _store_small(proto: onnx.ModelProto, plan: Plan, format: Format, operators: 
     """Replace weights by what `store` makes: arrays called NAME_0, NAME_1, and nodes that make NAME of those."""
     constants = {c.name: c for c in proto.graph.initializer}
     nodes: list[NodeProto] = []
-    for name in dict.fromkeys(node.input[1] for node in _layers(proto, plan, format, operators)):
+    for name in dict.fromkeys(node.input[1] for node in layers_of(proto, plan, format, operators)):
         arrays, made = store(name, numpy_helper.to_array(constants[name]))
         proto.graph.initializer.remove(constants[name])
         proto.graph.initializer.extend(numpy_helper.from_array(a, f"{name}_{i}") for i, a in enumerate(arrays))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeav.errors import EdgeavError, needs
 from edgeav.exporters.onnx_weights import module_of_name
-from edgeav.quant.plan import Format, Plan, Ranges
+from edgeav.quant.plan import FP8, Format, Plan, Ranges
 from edgeav.quant.ranges import KEPT_PERCENT
 from edgeav.runtime.features import Inputs
 from edgeav.runtime.openvino_core import core, signal_stack_kept
@@ -63,6 +63,10 @@ def write_quantized_openvino(
     """Convert `source` and bring it to the plan's formats. bf16 leaves the file alone: who opens it asks for that."""
     nncf.set_log_level(logging.ERROR)
     model = openvino.convert_model(source)
+    if plan.format in FP8:
+        from edgeav.exporters.openvino_fp8 import round_to_fp8
+
+        model = round_to_fp8(model, plan.format, _others(model, plan, (plan.format,)), calibration)
     if "int8" in plan.formats:
         model = _quantized(model, plan, calibration, options)
     for mode, formats in COMPRESSED:

@@ -31,11 +31,11 @@ def macs_by_module(model: AVModel, steps: int | None = None) -> dict[str, int]:
     return {path: totals[path] - _inside(totals, path) for path in totals if role_of(path)}
 
 
-def integer_mac_share(model: AVModel, integer_paths: Iterable[str]) -> float:
-    """0..1: the part of the multiply-accumulates that the modules at `integer_paths` do."""
+def mac_share(model: AVModel, paths: Iterable[str]) -> float:
+    """0..1: the part of the multiply-accumulates that the modules at `paths` do."""
     macs = macs_by_module(model)
-    integer = set(integer_paths)
-    return round(sum(n for path, n in macs.items() if path in integer) / sum(macs.values()), 4)
+    chosen = set(paths)
+    return round(sum(n for path, n in macs.items() if path in chosen) / sum(macs.values()), 4)
 
 
 def _inside(totals: dict[str, int], path: str) -> int:

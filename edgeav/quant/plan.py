@@ -32,7 +32,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 Format = Literal["fp32", "int8", "int8-dynamic", "int8-weights", "int4-weights", "fp8-e4m3", "fp8-e5m2", "fp16", "bf16"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-CALIBRATED: tuple[Format, ...] = ("int8", "fp8-e4m3", "fp8-e5m2")  # activations have ranges that clips must show
+FP8: tuple[Format, ...] = ("fp8-e4m3", "fp8-e5m2")
+CALIBRATED: tuple[Format, ...] = ("int8", *FP8)  # activations have ranges that clips must show
 Ranges = Literal["minmax", "percentile", "mse", "entropy"]
 RANGES: tuple[Ranges, ...] = get_args(Ranges)
 
@@ -89,6 +90,9 @@ class Calibration(Strict):
     noise: CalibrationNoise | None = None
 
 
+Ends = Annotated[tuple[float, float], Field(strict=False)]
+
+
 class Plan(Strict):
     """What quantization.json holds."""
 
@@ -135,6 +139,7 @@ class Plan(Strict):
 
     @property
     def needs_calibration(self) -> bool:
+        """Whether ranges of activations are still to be taken from clips."""
         return any(f in CALIBRATED for f in self.formats)
 
     def save(self, folder: Path) -> None:

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeav.quant.plan import Ranges
+from edgeav.quant.plan import Ends, Ranges
 
 BINS = 2048
 LEVELS = 256  # of 8 bits
 KEPT_PERCENT = 99.99
 SHRINK = np.linspace(1.0, 0.1, 46)
 TURNS = 2
-Ends = tuple[float, float]
 
 
 class Histogram:

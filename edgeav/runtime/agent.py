@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from edgeav.runtime.features import Inputs
     from edgeav.runtime.inputs import Features
 
-ENGINES = ("onnxruntime", "openvino", "executorch")
+ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "executorch": "executorch", "aoti": "torch"}
 
 
 def facts() -> dict[str, Any]:
     """Nothing is imported for it: versions come from the packages' metadata."""
-    versions = {name: _version(name) for name in (*ENGINES, "numpy")}
+    versions = {name: _version(package) for name, package in (ENGINES | {"numpy": "numpy"}).items()}
     return {
         "edgeav": __version__,
         "python": platform.python_version(),

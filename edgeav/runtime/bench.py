@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from edgeav.errors import EdgeavError, needs
 from edgeav.runtime.bundle import Bundle, Golden, read_bundle
 from edgeav.runtime.ctc import decode
-from edgeav.runtime.engines import Engine, fitting, open_engine
+from edgeav.runtime.engines import Engine, extra_of, fitting, open_engine, package_of
 from edgeav.runtime.features import Array, Inputs, empty_inputs, from_named
 from edgeav.runtime.health import condition, device_facts
 from edgeav.runtime.instructions import counted
@@ -194,11 +194,11 @@ def identity(bundle: Bundle) -> dict[str, Any]:
 
 def _import_engine(bundle: Bundle) -> None:
     """Import the runtime ahead of the timed load: its import costs the same for every model."""
-    module = {"executorch": "executorch.runtime"}.get(bundle.engine, bundle.engine)
+    module = {"executorch": "executorch.runtime"}.get(bundle.engine, package_of(bundle.engine))
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise needs(bundle.engine, bundle.engine) from error
+        raise needs(extra_of(bundle.engine), package_of(bundle.engine)) from error
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -12,7 +12,7 @@ from edgeav.errors import EdgeavError
 from edgeav.runtime.inputs import MIN_STEPS, Features, features_from_json
 
 OUTPUTS = ("log_probs",)
-ENGINES = ("onnxruntime", "openvino", "executorch")
+ENGINES = ("onnxruntime", "openvino", "executorch", "aoti")
 PRECISIONS = ("fp32", "int8", "int8-dynamic", "int8-weights", "int4-weights", "fp8-e4m3", "fp8-e5m2", "fp16", "bf16")
 
 _KEYS: dict[str, type] = {

@@ -1,4 +1,4 @@
-"""The three CPU runtimes behind one call: audio, video, presence -> log_probs.
+"""The runtimes behind one call: audio, video, presence -> log_probs.
 
 Each runs the bundle exactly as it was exported. A runtime that is not installed is an error with the
 command to type, never a reason to try another one; and none is imported before a bundle asks for it.
@@ -15,6 +15,9 @@ import numpy as np
 from edgeav.errors import EdgeavError, needs
 from edgeav.runtime.bundle import Bundle
 from edgeav.runtime.features import Array, Inputs, empty_inputs
+
+PACKAGES = {"aoti": "torch"}  # the others are called what the engines are called
+EXTRAS = {"aoti": "compress"}  # the others likewise
 
 
 class Engine(Protocol):
@@ -34,8 +37,8 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
     A bundle with buckets is loaded once more for each of them, in fixed shapes.
     Raises EdgeavError if that runtime is not installed or refuses the file.
     """
-    if not find_spec(bundle.engine):  # the packages are called what the engines are called
-        raise needs(bundle.engine, bundle.engine)
+    if not find_spec(package_of(bundle.engine)):
+        raise needs(extra_of(bundle.engine), package_of(bundle.engine))
     try:
         match bundle.engine:
             case "onnxruntime":
@@ -45,12 +48,26 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
                 return bucketed(bundle, OpenVino(bundle, threads), lambda steps: OpenVino(bundle, threads, steps))
             case "executorch":
                 return ExecuTorch(bundle, threads)
+            case "aoti":
+                from edgeav.runtime.aoti import Aoti
+
+                return Aoti(bundle, threads)
             case other:
                 raise EdgeavError(f"{bundle.folder}: unknown engine {other!r}")
     except EdgeavError:
         raise
     except Exception as error:  # the three runtimes' exceptions share no other base
         raise _refused(bundle, error) from error
+
+
+def package_of(engine: str) -> str:
+    """The Python package that runs it."""
+    return PACKAGES.get(engine, engine)
+
+
+def extra_of(engine: str) -> str:
+    """The extra that installs it."""
+    return EXTRAS.get(engine, engine)
 
 
 class OnnxRuntime:
@@ -66,6 +83,8 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only: its warnings are about its own memory plan
+        if not optimizes(bundle.precision):
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.version, self._names = onnxruntime.__version__, bundle.input_names
         self._features = bundle.features
         # Where it knows the shapes, this fusion makes float Gemm of linear layers that belong into integer kernels.
@@ -114,6 +133,14 @@ class OpenVino:
     def run(self, audio: Array, video: Array, presence: Array) -> Array:
         result = self._request.infer(Inputs(audio, video, presence).named(self._names))
         return np.array(result["log_probs"], dtype=np.float32)  # a copy: the next call reuses it
+
+
+def optimizes(precision: str) -> bool:
+    """Whether ONNX Runtime may optimize a graph of this precision: not with float8 in it.
+
+    1.31 makes integer operators of float8 and refuses its own graph; kept from that, it computes something else.
+    """
+    return not precision.startswith("fp8")
 
 
 def openvino_settings(precision: str, threads: int) -> dict[str, Any]:
@@ -196,6 +223,6 @@ def _installed_version(package: str) -> str:
 def _refused(bundle: Bundle, error: Exception) -> EdgeavError:
     made_with = ", ".join(f"{key} {value}" for key, value in bundle.exported.items())
     return EdgeavError(
-        f"{bundle.engine} {_installed_version(bundle.engine)} cannot load {bundle.model_path}: {error}\n"
+        f"{bundle.engine} {_installed_version(package_of(bundle.engine))} cannot load {bundle.model_path}: {error}\n"
         f"The bundle was made with {made_with or 'unknown versions'}: install those, or export again."
     )

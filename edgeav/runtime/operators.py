@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeav.runtime.bundle import Bundle
-from edgeav.runtime.engines import openvino_settings
+from edgeav.runtime.engines import openvino_settings, optimizes
 from edgeav.runtime.features import Inputs
 
 RUNS, WARMUP = 10, 3
@@ -44,6 +44,7 @@ OPENVINO_MOVES = {
 }
 MULTIPLYING = ("Conv", "MatMul", "Gemm", "FullyConnected", "Attention")  # where a network's multiply-adds are
 
+AOTI = "an AOTInductor package is compiled code, which has no operators left"
 EXECUTORCH = "ExecuTorch's Python runtime writes no ETDump; its C++ runtime does"
 EXECUTORCH_MEMORY = "ExecuTorch's Python runtime loads torch, which the peak includes; the C++ runner does not"
 
@@ -65,9 +66,12 @@ def operator_table(bundle: Bundle, inputs: Inputs, threads: int) -> dict[str, An
     """
     match bundle.engine:
         case "onnxruntime":
-            return _table(onnxruntime_nodes(bundle.model_path, inputs.named(bundle.input_names), threads))
+            feed = inputs.named(bundle.input_names)
+            return _table(onnxruntime_nodes(bundle.model_path, feed, threads, optimizes(bundle.precision)))
         case "openvino":
             return _table(_openvino_nodes(bundle, inputs, threads))
+        case "aoti":
+            return {"not_measured": dict.fromkeys(("operators", "integer_share"), AOTI)}
         case _:
             reasons = {
                 "operators": EXECUTORCH,
@@ -101,7 +105,7 @@ def _integer_share(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def onnxruntime_nodes(model: Path, feed: dict[str, Any], threads: int) -> list[Node]:
+def onnxruntime_nodes(model: Path, feed: dict[str, Any], threads: int, optimized: bool = True) -> list[Node]:
     """Every node of RUNS runs."""
     import onnxruntime
 
@@ -110,6 +114,8 @@ def onnxruntime_nodes(model: Path, feed: dict[str, Any], threads: int) -> list[N
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         options.enable_profiling = True
+        if not optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         for _ in range(WARMUP + RUNS):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgeav.quant.plan import KEPT_FLOAT, Calibration, CalibrationNoise, Format, Plan, Ranges, Role, not_float32
+from edgeav.quant.plan import FP8, KEPT_FLOAT, CalibrationNoise, Format, Plan, Ranges, Role, not_float32
 from edgeav.stages.stage import Stage, copy_files
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Quantize(Stage):
     def _auto_has_a_budget(self) -> Quantize:
         if (self.keep_float == "auto") != (self.wer_budget_abs is not None):
             raise ValueError("keep_float: auto and wer_budget_abs belong together, like wer_budget_abs: 0.3")
+        if self.keep_float == "auto" and any(f in FP8 for f in self.plan.formats):
+            raise ValueError("keep_float: auto weighs errors against time, and FP8 saves none here; name the roles")
         return self
 
     @property
@@ -72,13 +74,10 @@ class Quantize(Stage):
         )
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
-        from edgeav.quant.calibration import chosen
+        from edgeav.work import calibration_of
 
-        seed = run.recipe.seed
-        clips = chosen(run.corpus, self.calibration, seed)
+        calibration = calibration_of(run, self.calibration, self.calibration_noise)
         copy_files(model_folder, out)
-        ids = tuple(clip.id for clip in clips)
-        calibration = Calibration(utterances=self.calibration, seed=seed, ids=ids, noise=self.calibration_noise)
         plan = self.plan.model_copy(update={"calibration": calibration})
         if self.smooth is not None or self.equalize:
             _rescale(out, plan, run)

@@ -1,0 +1,94 @@
+"""What exporters make of a plan is what was simulated; learned ranges arrive in the file as they were learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from tiny_av import OURS, calibration, clip, target, tiny_model
+
+from edgeav.errors import EdgeavError
+from edgeav.exporters import export
+from edgeav.exporters.onnx import quantize_onnx, write_onnx
+from edgeav.exporters.parity import eager_log_probs, largest_difference
+from edgeav.exporters.rewrites import deployable
+from edgeav.models import AVModel
+from edgeav.quant.fake_quant import simulate
+from edgeav.quant.plan import Format, Plan, role_of
+from edgeav.runtime.features import Inputs
+from edgeav.runtime.operators import operator_table
+
+FLOAT8 = (onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2)
+SHORT = [clip(steps, seed=steps) for steps in range(2, 12)]
+
+
+@pytest.fixture(scope="module")
+def float_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rounded") / "model.onnx"
+    write_onnx(deployable(tiny_model()), path, opset=20)
+    return path
+
+
+def test_int8_answers_are_those_of_onnx_runtimes_int8_file(float_file: Path) -> None:
+    """Up to ties: where float sums in another order fall on the other side of a step, deeper layers make that large."""
+    model, path = tiny_model(), float_file.with_name("int8.onnx")
+    quantize_onnx(float_file, path, Plan(), calibration())
+    simulated, session = simulate(model, Plan(), calibration()), plain_session(path)
+    apart = sorted(_apart(session, simulated, inputs) for inputs in SHORT)
+    drift = sorted(largest_difference(eager_log_probs(model, x), eager_log_probs(simulated, x), x) for x in SHORT)
+    assert apart[len(apart) // 3] < 1e-5  # not by chance, and not with any other grid
+    assert drift[0] > 1e-3  # they agree about something
+    assert apart[-1] < 2 * drift[-1]
+
+
+@pytest.mark.parametrize("name", ["fp8-e4m3", "fp8-e5m2"])
+def test_fp8_answers_are_those_of_the_onnx_file_with_float8_in_it(float_file: Path, name: Format) -> None:
+    model, path, plan = tiny_model(), float_file.with_name(f"{name}.onnx"), Plan(format=name)
+    quantize_onnx(float_file, path, plan, calibration())
+    layers = {path for path, module in deployable(model).named_modules() if role_of(path) and hasattr(module, "weight")}
+    assert _fp8_layers(path) == layers
+    session, simulated = plain_session(path), simulate(model, plan, calibration())
+    apart = sorted(_apart(session, simulated, inputs) for inputs in SHORT)
+    assert apart[len(apart) // 2] < 1e-5
+    assert path.stat().st_size < 0.5 * float_file.stat().st_size
+
+
+def test_an_fp8_bundle_runs_as_it_is_and_says_that_it_is_emulated(tmp_path: Path) -> None:
+    model, examples = tiny_model(), [(None, clip(16))]
+    bundle = export(model, target("onnxruntime"), "fp8-e4m3", calibration(), examples, tmp_path / "b")
+    assert bundle.quality["arithmetic"] == {"fp8-e4m3": "emulated"} and bundle.quality["integer_mac_share"] == 0
+    rows = operator_table(bundle, clip(16), threads=1)["operators"]
+    assert {"QuantizeLinear", "Conv", "MatMul"} <= {row["type"] for row in rows if not row["integer"]}
+
+
+def test_fp8_needs_an_opset_that_has_it(tmp_path: Path, float_file: Path) -> None:
+    proto = onnx.load(float_file)
+    proto.opset_import[0].version = 18
+    onnx.save(proto, tmp_path / "old.onnx")
+    with pytest.raises(EdgeavError, match="needs 19"):
+        quantize_onnx(tmp_path / "old.onnx", tmp_path / "out.onnx", Plan(format="fp8-e4m3"), calibration())
+
+
+def plain_session(path: Path) -> onnxruntime.InferenceSession:
+    """Every operator as the file has it."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _fp8_layers(path: Path) -> set[str]:
+    """Layers that read two float8 tensors."""
+    graph = onnx.load(path).graph
+    kinds = {item.name: item.data_type for item in graph.initializer}
+    pairs = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+    float8 = {node.output[0] for node in pairs if kinds[node.input[2]] in FLOAT8}
+    return {node.name.partition("/")[0] for node in graph.node if {*node.input[:2]} <= float8 and len(node.input) > 1}
+
+
+def _apart(session: onnxruntime.InferenceSession, model: AVModel, inputs: Inputs) -> float:
+    found = np.asarray(session.run(["log_probs"], inputs.named(OURS.names))[0])
+    return largest_difference(found, eager_log_probs(model, inputs), inputs)
