@@ -29,6 +29,8 @@ from edgeav.data.resample import Pooling
 from edgeav.losses import CtcTraining, Mixture, weighed
 from edgeav.models import AVModel
 
+Hears = Literal["clean", "noisy", "same"]  # the whole clip, that with the student's noise, or what the student is given
+
 
 @dataclass(frozen=True)
 class Teaching:
@@ -76,7 +78,7 @@ class Schooling:
     posteriors: tuple[str, ...] = ()  # folders of its cached answers, one a source; none: it is asked online
     nbest: int = 4
     pooling: Pooling = "either"
-    hears: Literal["clean", "noisy"] = "clean"
+    hears: Hears = "clean"
 
 
 class DistillationTraining(CtcTraining):

@@ -56,6 +56,12 @@ class Job:
     log_every: int = 50
     loaders: int = 0  # processes that make batches for each training process; 0: a thread of it does
     school: Schooling | None = None  # None: no teacher
+    range_learning_rate: float = 0.0  # above 0: train on the grids of quantization.json, its ranges so
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the model computes on quantized grids meanwhile."""
+        return self.range_learning_rate > 0
 
     @classmethod
     def read(cls, path: Path) -> Job:

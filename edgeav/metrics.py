@@ -50,7 +50,7 @@ class Metrics:
         means = {name: total / self.count for name, total in self.sums.items()}
         spent_s = time.monotonic() - self.start
         rate, waited = (step + 1 - self.first) / spent_s, self.waited_s / spent_s
-        values, left_min = " ".join(f"{n} {v:.3f}" for n, v in means.items()), (self.steps - step - 1) / rate / 60
+        values, left_min = " ".join(f"{n} {v:.4g}" for n, v in means.items()), (self.steps - step - 1) / rate / 60
         self._say(f"step {step + 1}/{self.steps} {values} {rate:.2f} steps/s, {left_min:.0f} min left")
         speed = {"steps_per_second": rate, "loading_share": waited}
         self._write({"step": step + 1, **means, **speed}, "training", means | speed)

@@ -92,10 +92,11 @@ class Recipe(spec.Strict):
 
     @property
     def plans(self) -> list[Plan]:
-        """What the stages may leave: the plan of the last `quantize`, or all that a `search` after it chooses from."""
+        """What the stages may leave: the plan of the last `quantize` or `qat`, or all that a later `search` chooses
+        from."""
         for item in reversed(self.stages):
-            if item.quantize:
-                return [item.quantize.plan]
+            if decides := item.quantize or item.qat:
+                return [decides.plan]
             if item.search and item.search.quantize:
                 return item.search.plans
         return []
@@ -104,7 +105,9 @@ class Recipe(spec.Strict):
     def searched(self) -> int | None:
         """The place of the stage that decides on the plan while it runs; None: the recipe says it, or there is none."""
         places = [
-            place for place, item in enumerate(self.stages) if item.quantize or (item.search and item.search.quantize)
+            place
+            for place, item in enumerate(self.stages)
+            if item.quantize or item.qat or (item.search and item.search.quantize)
         ]
         return places[-1] if places and self.stages[places[-1]].search else None
 
@@ -125,6 +128,17 @@ class Recipe(spec.Strict):
     @classmethod
     def _the_devices_exist(cls, names: list[str]) -> list[str]:
         return _all_exist("devices", names)
+
+    @model_validator(mode="after")
+    def _what_qat_learned_is_kept(self) -> Recipe:
+        places = [place for place, item in enumerate(self.stages) if item.qat]
+        after = [item.name for item in self.stages[places[0] + 1 :]] if places else []
+        if after:
+            raise ValueError(f"stages: {after[0]} after qat would undo what that has learned; make qat the last stage")
+        given = [item.quantize.plan for item in self.stages if item.quantize and places]
+        if given and (others := [f for f in given[-1].formats if f not in ("fp32", "int8")]):
+            raise ValueError(f"stages: qat learns ranges of int8; the quantize before it has {', '.join(others)}")
+        return self
 
     @model_validator(mode="after")
     def _every_target_can_do_the_plan(self) -> Recipe:

@@ -1,6 +1,7 @@
 """The teacher in the classroom: each batch of the student, with what the teacher says to the same clips.
 
-The teacher always has the whole clip, sound and lips, without a moving camera; the student what chance leaves it.
+The teacher has the whole clip, sound and lips, without a moving camera; the student what chance leaves it. A teacher
+that is to be copied exactly, as in quantization-aware training, is given the same.
 Asked online, it hears each clip at the student's tempo; from the cache there is only the clip as it lies on the disk.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,15 +22,13 @@ from edgeav.data.corpus import Media
 from edgeav.data.disturbance import Disturbance
 from edgeav.data.posteriors import Nbest, Origin, Posteriors, cache_posteriors, clips_hash
 from edgeav.data.resample import Pooling, fitted, pool, ratio
-from edgeav.distillation import Lesson, Schooling, Teaching
+from edgeav.distillation import Hears, Lesson, Schooling, Teaching
 from edgeav.errors import EdgeavError
 from edgeav.models import AVModel, ModelConfig, load_model
 from edgeav.progress import Progress
 from edgeav.run import digest, folder_hash
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.spec import load
-
-Hears = Literal["clean", "noisy"]
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,16 @@ class OnlineTeacher:
         self.nbest, self.blocks, self.hears = nbest, blocks, hears
 
     def answers(self, takes: Sequence[Take]) -> list[Answer]:
+        if self.hears == "same":
+            return self._hear([take.inputs for take in takes])
         return self.listen([self._given(take) for take in takes])
 
-    @torch.no_grad()
     def listen(self, clips: Sequence[Media]) -> list[Answer]:
         """What it says to clips as they are; longer ones in the batch change nothing."""
-        inputs = [model_inputs(clip.waveform, clip.mouth, self.config.inputs) for clip in clips]
+        return self._hear([model_inputs(clip.waveform, clip.mouth, self.config.inputs) for clip in clips])
+
+    @torch.no_grad()
+    def _hear(self, inputs: Sequence[Inputs]) -> list[Answer]:
         device = self.model.positions.device
         hidden = self.model.encode(*(torch.from_numpy(x).to(device) for x in padded(inputs, self.config.inputs)))
         log_probs = self.model.head(hidden[-1]).float().log_softmax(-1).cpu()

@@ -36,7 +36,9 @@ from edgeav.distillation import DistillationTraining
 from edgeav.job import Job
 from edgeav.losses import CtcTraining, Mixture
 from edgeav.metrics import Metrics, validate
-from edgeav.models import ModelConfig, load_model, save_model
+from edgeav.models import AVModel, ModelConfig, load_model, save_model
+from edgeav.quant.learned import learnable, learned_activations, save_learned, take_ranges
+from edgeav.quant.plan import load_plan
 from edgeav.spec import load
 from edgeav.teacher import Lessons, open_teacher
 
@@ -56,10 +58,10 @@ def train(job: Job) -> None:
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
     torch.manual_seed(job.seed)
     training = loss_of(job).to(accelerator.device)
-    optimizer = torch.optim.AdamW(_groups(training, job.weight_decay), lr=job.learning_rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(_groups(training, job), lr=job.learning_rate, betas=(0.9, 0.98))
     average = AveragedModel(training, multi_avg_fn=moving_average)
     first = resume(folder, training, optimizer, average)
-    learns(training, job.frozen_norms)
+    learns(training, job.frozen_norms, dropout=not job.rounded)
     parallel, optimizer = accelerator.prepare(training, optimizer)
     loop = _Loop(job, accelerator, parallel, optimizer, lessons_of(job, accelerator.device))
     averaged, main = cast(CtcTraining, average.module), accelerator.is_main_process
@@ -68,6 +70,8 @@ def train(job: Job) -> None:
     for step, lessons in zip(range(first, job.steps), made, strict=True):
         losses = loop.update(step, lessons)
         average.update_parameters(training)
+        if job.rounded:
+            take_ranges(training, averaged)
         if metrics:
             metrics.step(step, losses, made.waited_s)
             if (step + 1) % job.checkpoint_every == 0 or step + 1 == job.steps:
@@ -75,18 +79,24 @@ def train(job: Job) -> None:
                 keep_weights(folder / "kept", step + 1, training, job.average_last)
                 _validate(job, step, averaged, metrics)
     if metrics:
-        _finish(job, averaged, metrics)
+        _finish(job, training, averaged, metrics)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
 def loss_of(job: Job) -> CtcTraining:
     """The model to train within what it minimizes."""
-    model, mixture = load_model(Path(job.model)), Mixture(job.inter_ctc_weight, job.attention_weight)
+    model, mixture = model_of(job), Mixture(job.inter_ctc_weight, job.attention_weight)
     if job.school is None:
         return CtcTraining(model, mixture)
     teacher = load(ModelConfig, Path(job.school.teacher) / "model.json")
     return DistillationTraining(model, mixture, job.school.terms, teacher.width)
+
+
+def model_of(job: Job) -> AVModel:
+    """The model that is trained: as it is, or rounded as its quantization.json says."""
+    model = load_model(Path(job.model))
+    return learnable(model, load_plan(Path(job.model))) if job.rounded else model
 
 
 def lessons_of(job: Job, device: torch.device) -> LessonSource:
@@ -101,11 +111,11 @@ def lessons_of(job: Job, device: torch.device) -> LessonSource:
     return Lessons(batches, open_teacher(job.school, device), job.school.pooling) if job.school else batches
 
 
-def learns(module: torch.nn.Module, frozen_norms: bool) -> None:
+def learns(module: torch.nn.Module, frozen_norms: bool, dropout: bool = True) -> None:
     """Put `module` into training mode, its batch norms only if they are to gather statistics."""
     module.train()
     for part in module.modules():
-        if frozen_norms and isinstance(part, _BatchNorm):
+        if (frozen_norms and isinstance(part, _BatchNorm)) or (not dropout and isinstance(part, torch.nn.Dropout)):
             part.eval()
 
 
@@ -143,7 +153,7 @@ class _Loop:
     def update(self, step: int, lessons: dict[int, Any]) -> dict[str, float]:
         """One step of the optimizer; the losses over all batches of all processes."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.job)
+            group["lr"] = learning_rate(step, self.job) * group["times"]
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(step, lessons)
         self.accelerator.clip_grad_norm_(self.parallel.parameters(), 3.0)
@@ -154,7 +164,8 @@ class _Loop:
         """Gradients of the mean over all batches. DDP averages over processes, where a sum is wanted: hence `times`."""
         counts = {number: self.loss.counts(lesson) for number, lesson in lessons.items()}
         totals, times = self._summed(list(counts.values())), self.accelerator.num_processes
-        frame_weight, found = max(0.0, 1 - step / self.job.steps / 0.85), []
+        # Heads for frames are new: in a model that is only to be rounded they would pull it somewhere else.
+        frame_weight, found = 0.0 if self.job.rounded else max(0.0, 1 - step / self.job.steps / 0.85), []
         for number, lesson in lessons.items():
             torch.manual_seed((self.job.seed * 1_000_003 + step) * 1024 + number)
             shares = {name: count / max(totals[name], 1e-9) for name, count in counts[number].items()}
@@ -182,11 +193,18 @@ def placed(lesson: Lesson, device: torch.device) -> Lesson:
     return replace(lesson, **{one.name: placed(getattr(lesson, one.name), device) for one in fields(lesson)})
 
 
-def _groups(module: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices decay; biases, norms and other vectors do not."""
+def _groups(module: torch.nn.Module, job: Job) -> list[dict]:
+    """Matrices decay; biases, norms and other vectors do not. Ranges have a rate of their own, `times` the usual."""
+    ranges = [activation.stretch for activation in learned_activations(module)]
+    own = {id(stretch) for stretch in ranges}
     matrices = [p for p in module.parameters() if p.ndim >= 2]
-    vectors = [p for p in module.parameters() if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    vectors = [p for p in module.parameters() if p.ndim < 2 and id(p) not in own]
+    groups = [
+        {"params": matrices, "weight_decay": job.weight_decay, "times": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "times": 1.0},
+        {"params": ranges, "weight_decay": 0.0, "times": job.range_learning_rate / job.learning_rate},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _validate(job: Job, step: int, averaged: CtcTraining, metrics: Metrics) -> None:
@@ -195,13 +213,17 @@ def _validate(job: Job, step: int, averaged: CtcTraining, metrics: Metrics) -> N
         metrics.validation(step, name, validate(averaged.model, DecodedClips(Path(folder))))
 
 
-def _finish(job: Job, averaged: CtcTraining, metrics: Metrics) -> None:
+def _finish(job: Job, training: CtcTraining, averaged: CtcTraining, metrics: Metrics) -> None:
     folder = Path(job.folder)
     part = folder / "trained.part"
     if job.average_last:
         averaged.load_state_dict(mean_weights(folder / "kept"))
+        take_ranges(training, averaged)
         _validate(job, job.steps - 1, averaged, metrics)
-    save_model(averaged.model, part, half=True)
+    if job.rounded:
+        save_learned(averaged.model, load_plan(Path(job.model)), part)
+    else:
+        save_model(averaged.model, part, half=True)
     load_tokenizer(Path(job.model)).save(part)
     part.rename(folder / "trained")
     metrics.close()

@@ -13,15 +13,18 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import onnx
 import pytest
 import soundfile
 import torch
+from onnx import numpy_helper
 
 from edgeav import spec
 from edgeav.compress import compress, plan
 from edgeav.data.corpus import open_corpus
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
 from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
+from edgeav.quant.plan import load_plan
 from edgeav.recipe import Recipe
 from edgeav.report import load
 
@@ -192,6 +195,35 @@ def test_a_recipe_trains_a_new_model_and_then_trains_it_further(recipe_path: Pat
     assert any((a != b).any() for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert report.eager["test_unseen"].utterances == 4
     assert {row["state"] for row in plan(Recipe.load(path), tmp_path / "run")} == {"cached"}
+
+
+@pytest.mark.slow
+def test_a_recipe_learns_ranges_and_exports_those(recipe_path: Path, tmp_path: Path) -> None:
+    corpus = str(recipe_path.parent / "corpus")
+    train = {"mix": [{"corpus": corpus, "per_batch": 2}], "longest_s": 10.0, "warmup": 1, "checkpoint_every": 2}
+    config = json.loads(SMALL.model_dump_json(exclude={"tokens"}))
+    stages: list[dict] = [{"train": train | {"steps": 2, "vocabulary": 64}}]
+    stages += [{"quantize": {"calibration": 4}}, {"qat": train | {"steps": 3, "range_learning_rate": 0.05}}]
+    recipe = {"name": "small", "model": {"config": config}, "corpus": corpus, "stages": stages}
+    path, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    path.write_text(json.dumps(recipe | {"export": ["onnxruntime"]}))
+    report = compress(Recipe.load(path), run)
+    began, learned = (load_plan(next(run.glob(place))) for place in ("work/qat/initial-*", "03-qat"))
+    assert learned.calibration == load_plan(run / "02-quantize").calibration
+    low, high = (learned.learned or {})["head"].given
+    assert abs(high / (began.learned or {})["head"].given[1] - 1) > 0.01
+    assert input_scale(run / "bundles" / "onnxruntime-int8" / "model.onnx", "head") == pytest.approx((high - low) / 255)
+    assert [bundle.arithmetic for bundle in report.bundles] == [{}, {"int8": "real"}]
+    assert {row["state"] for row in plan(Recipe.load(path), run)} == {"cached"}
+
+
+def input_scale(path: Path, layer: str) -> float:
+    """Of what an int8 ONNX file gives to a layer."""
+    graph = onnx.load(path).graph
+    constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    (node,) = [n for n in graph.node if n.name.startswith(f"{layer}/") and n.op_type in ("MatMul", "Gemm")]
+    return float(constants[makers[node.input[0]].input[1]])
 
 
 def start(recipe: Path, folder: Path) -> subprocess.Popen:

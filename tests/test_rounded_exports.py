@@ -7,19 +7,26 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
+from onnx import numpy_helper
 from tiny_av import OURS, calibration, clip, target, tiny_model
 
 from edgeav.errors import EdgeavError
 from edgeav.exporters import export
 from edgeav.exporters.onnx import quantize_onnx, write_onnx
+from edgeav.exporters.onnx_learned import ranges_of
+from edgeav.exporters.openvino import integer_modules, write_quantized_openvino
 from edgeav.exporters.parity import eager_log_probs, largest_difference
-from edgeav.exporters.rewrites import deployable
+from edgeav.exporters.rewrites import by_rows, deployable
 from edgeav.models import AVModel
 from edgeav.quant.fake_quant import simulate
-from edgeav.quant.plan import Format, Plan, role_of
+from edgeav.quant.grids import weight_scales
+from edgeav.quant.learned import calibrated
+from edgeav.quant.plan import Format, LayerRanges, Plan, role_of
 from edgeav.runtime.features import Inputs
 from edgeav.runtime.operators import operator_table
+from edgeav.target import OpenVinoOptions
 
 FLOAT8 = (onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2)
 SHORT = [clip(steps, seed=steps) for steps in range(2, 12)]
@@ -29,6 +36,25 @@ SHORT = [clip(steps, seed=steps) for steps in range(2, 12)]
 def float_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("rounded") / "model.onnx"
     write_onnx(deployable(tiny_model()), path, opset=20)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    """Ranges that no calibration would find: those of the clips, each stretched by a factor of its own."""
+    found = calibrated(tiny_model(), Plan(), calibration())
+    learned = {}
+    for number, (path, ranges) in enumerate((found.learned or {}).items()):
+        shared = 1.3 if path.startswith("blocks.0.attention.") else 1 + 0.01 * number
+        given = ranges.given[0] * shared, ranges.given[1] * shared
+        learned[path] = LayerRanges(given=given, put_out=ranges.put_out)
+    return found.model_copy(update={"learned": learned})
+
+
+@pytest.fixture(scope="module")
+def learned_file(float_file: Path, plan: Plan) -> Path:
+    path = float_file.with_name("learned.onnx")
+    quantize_onnx(float_file, path, plan, [])
     return path
 
 
@@ -70,6 +96,60 @@ def test_fp8_needs_an_opset_that_has_it(tmp_path: Path, float_file: Path) -> Non
     onnx.save(proto, tmp_path / "old.onnx")
     with pytest.raises(EdgeavError, match="needs 19"):
         quantize_onnx(tmp_path / "old.onnx", tmp_path / "out.onnx", Plan(format="fp8-e4m3"), calibration())
+
+
+def test_the_scales_in_the_onnx_file_are_the_learned_ones(learned_file: Path, plan: Plan) -> None:
+    graph = onnx.load(learned_file).graph
+    constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    ready, seen = deployable(tiny_model()), set()
+    for node in graph.node:
+        path = node.name.partition("/")[0]
+        if node.op_type not in ("Conv", "MatMul", "Gemm") or not plan.quantizes(path):
+            continue
+        low, high = ranges_of(plan, path).given
+        scale, zero = (constants[name] for name in makers[node.input[0]].input[1:])
+        assert float(scale) == pytest.approx((high - low) / 255, rel=1e-5), path
+        assert int(zero) == round(-low * 255 / (high - low)), path
+        weight = makers[node.input[1]]
+        expected = weight_scales(ready.get_submodule(path).get_parameter("weight")).numpy()
+        np.testing.assert_allclose(constants[weight.input[1]], expected, rtol=1e-5, err_msg=path)
+        seen.add(path)
+    assert seen == set(plan.learned or {})
+
+
+def test_openvino_takes_learned_ranges_into_integer_kernels(float_file: Path, plan: Plan, learned_file: Path) -> None:
+    path = float_file.with_name("learned.xml")
+    write_quantized_openvino(float_file, path, plan, [], OpenVinoOptions())
+    assert set(plan.learned or {}) <= integer_modules(path, plan)
+    compiled = openvino.Core().compile_model(
+        path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    )
+    session = plain_session(learned_file)
+    for inputs in SHORT[:4]:
+        feed = inputs.named(OURS.names)
+        theirs = np.asarray(session.run(["log_probs"], feed)[0])
+        assert largest_difference(compiled(feed)["log_probs"], theirs, inputs) < 0.1
+
+
+def test_the_ranges_in_the_executorch_graph_are_the_learned_ones(plan: Plan) -> None:
+    from edgeav.exporters.executorch import module_of_node, observed
+
+    graph, seen = observed(by_rows(deployable(tiny_model())), 64, plan, []), set()
+    for node in graph.graph.nodes:
+        path = module_of_node(node) if node.op == "call_function" else ""
+        if path in (plan.learned or {}) and str(node.target).split(".")[1] in ("conv1d", "conv2d", "linear"):
+            observer = graph.get_submodule(str(node.args[0].target))
+            found = float(observer.get_buffer("min_val")), float(observer.get_buffer("max_val"))
+            assert found == pytest.approx(ranges_of(plan, path).given), path
+            seen.add(path)
+    assert seen == set(plan.learned or {})
+
+
+def test_a_layer_without_a_learned_range_is_named(float_file: Path, plan: Plan, tmp_path: Path) -> None:
+    learned = {path: ranges for path, ranges in (plan.learned or {}).items() if path != "fusion.up"}
+    with pytest.raises(EdgeavError, match=r"no learned range for fusion\.up"):
+        quantize_onnx(float_file, tmp_path / "out.onnx", plan.model_copy(update={"learned": learned}), [])
 
 
 def plain_session(path: Path) -> onnxruntime.InferenceSession:

@@ -64,12 +64,20 @@ def write_executorch(model: AVModel, path: Path, max_steps: int) -> set[str]:
 def write_quantized_executorch(
     model: AVModel, path: Path, max_steps: int, plan: Plan, calibration: Sequence[Inputs]
 ) -> set[str]:
-    """Lower in the plan's formats, with one scale per output channel. Returns the modules in integer kernels.
+    """Lower in the plan's formats, with one scale per output channel. Returns the modules in integer kernels."""
+    with quiet(), torch.no_grad():
+        quantized = convert_pt2e(observed(model, max_steps, plan, calibration))
+        program = trace_module(quantized, model.config.inputs, max_steps)
+    return _lower(program, path, "int8-dynamic" in plan.formats)
 
-    Without static ranges no clip is needed; what is then traced through the observers is an empty one.
+
+def observed(model: AVModel, max_steps: int, plan: Plan, calibration: Sequence[Inputs]) -> GraphModule:
+    """The traced graph with an observer at every place that is rounded, which knows its range.
+
+    Learned ranges need no clip, nor do formats without ranges; traced through the observers is then an empty one.
     """
     names = model.config.inputs.names
-    clips = calibration if "int8" in plan.formats else [empty_inputs(model.config.inputs, MIN_STEPS)]
+    clips = calibration if plan.needs_calibration else [empty_inputs(model.config.inputs, MIN_STEPS)]
     with quiet(), torch.no_grad():
         graph = trace(model, max_steps).module()
         assert isinstance(graph, GraphModule)
@@ -78,9 +86,11 @@ def write_quantized_executorch(
         prepared = prepare_pt2e(graph, ComposableQuantizer(chosen))
         for inputs in clips:
             prepared(*(torch.from_numpy(array) for array in inputs.named(names).values()))
-        quantized = convert_pt2e(prepared)
-        program = trace_module(quantized, model.config.inputs, max_steps)
-    return _lower(program, path, "int8-dynamic" in plan.formats)
+        if plan.learned:
+            from edgeav.exporters.executorch_learned import set_ranges
+
+            set_ranges(prepared, plan)
+    return prepared
 
 
 def _static(plan: Plan) -> XNNPACKQuantizer:

@@ -20,6 +20,7 @@ import torch
 from edgeav.errors import needs
 from edgeav.exporters.graph import module_path, quiet, trace
 from edgeav.exporters.onnx_fp8 import fp8_inputs, round_to_fp8
+from edgeav.exporters.onnx_learned import tensor_ranges
 from edgeav.exporters.onnx_weights import compress_weights, module_of_name, plain_matrices
 from edgeav.exporters.rewrites import by_blocks
 from edgeav.models import AVModel
@@ -80,7 +81,7 @@ def quantize_onnx(
 ) -> None:
     """The float32 file `source` in the plan's formats. `cache`: a file of ranges, to be used, or made if it is absent.
 
-    Ranges come first: they are those of the float model.
+    Ranges come first: they are those of the float model, or those that training learned.
     """
     with tempfile.TemporaryDirectory() as place, quiet():
         ready = Path(place) / "ready.onnx"
@@ -104,7 +105,9 @@ def _quantize_static(source: Path, path: Path, plan: Plan, calibration: Sequence
     prepared = source.with_name("prepared.onnx")
     quant_pre_process(source, prepared, skip_symbolic_shape=True)  # symbolic inference fails on this graph
     proto = onnx.load(prepared)
-    if plan.ranges != "minmax" and not cache.exists():
+    if plan.learned:
+        _save_ranges(tensor_ranges(plan, _integer_nodes(proto, plan), MOVES), cache)
+    elif plan.ranges != "minmax" and not cache.exists():
         _save_ranges(_ranges(proto, _observed(proto), calibration, plan), cache)
     quantization.quantize_static(
         prepared,

@@ -7,6 +7,7 @@ https://docs.openvino.ai/nightly/openvino-workflow/model-optimization-guide/quan
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -62,12 +63,12 @@ def write_quantized_openvino(
 ) -> None:
     """Convert `source` and bring it to the plan's formats. bf16 leaves the file alone: who opens it asks for that."""
     nncf.set_log_level(logging.ERROR)
-    model = openvino.convert_model(source)
+    model = _learned(source, plan) if plan.learned else openvino.convert_model(source)
     if plan.format in FP8:
         from edgeav.exporters.openvino_fp8 import round_to_fp8
 
         model = round_to_fp8(model, plan.format, _others(model, plan, (plan.format,)), calibration)
-    if "int8" in plan.formats:
+    if "int8" in plan.formats and not plan.learned:
         model = _quantized(model, plan, calibration, options)
     for mode, formats in COMPRESSED:
         if any(f in plan.formats for f in formats):
@@ -89,6 +90,16 @@ def integer_modules(path: Path, plan: Plan) -> set[str]:
             # A fused operator lists all it was made of; its own name may be that of the bias.
             found |= {module_of_name(name) for name in _fact(facts, "originalLayersNames").split(",") if "/" in name}
     return {path for path in found if plan.has(path, "int8", "int8-dynamic")}
+
+
+def _learned(source: Path, plan: Plan) -> openvino.Model:
+    """With the ranges that training found: ONNX Runtime's QDQ file, whose pairs OpenVINO reads as its own."""
+    from edgeav.exporters.onnx import quantize_onnx
+
+    with tempfile.TemporaryDirectory() as place:
+        rounded = Path(place) / "model.onnx"
+        quantize_onnx(source, rounded, plan, [])
+        return openvino.convert_model(rounded)
 
 
 def _quantized(

@@ -93,6 +93,13 @@ class Calibration(Strict):
 Ends = Annotated[tuple[float, float], Field(strict=False)]
 
 
+class LayerRanges(Strict):
+    """The smallest and largest number of a layer's grids: of what it is given, and of what it puts out."""
+
+    given: Ends
+    put_out: Ends
+
+
 class Plan(Strict):
     """What quantization.json holds."""
 
@@ -108,6 +115,8 @@ class Plan(Strict):
     equalize: bool = False
     """As `smooth`."""
     calibration: Calibration | None = None
+    learned: dict[str, LayerRanges] | None = None
+    """By path: what quantization-aware training learned. The exporters take them over and calibrate nothing."""
 
     @field_validator("format")
     @classmethod
@@ -140,7 +149,7 @@ class Plan(Strict):
     @property
     def needs_calibration(self) -> bool:
         """Whether ranges of activations are still to be taken from clips."""
-        return any(f in CALIBRATED for f in self.formats)
+        return self.learned is None and any(f in CALIBRATED for f in self.formats)
 
     def save(self, folder: Path) -> None:
         (folder / FILE).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from edgeav.spec import Strict
 from edgeav.stages.distill import Distill
 from edgeav.stages.low_rank import LowRank
 from edgeav.stages.prune import Prune
+from edgeav.stages.qat import Qat
 from edgeav.stages.quantize import Quantize
 from edgeav.stages.search import Search
 from edgeav.stages.stage import Stage
@@ -26,6 +27,7 @@ class Step(Strict):
     prune: Prune | None = None
     low_rank: LowRank | None = None
     quantize: Quantize | None = None
+    qat: Qat | None = None
     search: Search | None = None
 
     @property

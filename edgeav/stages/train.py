@@ -6,7 +6,7 @@ Real clips are optional ingredients: where their folder is absent the stage says
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -115,7 +115,7 @@ class Train(Stage):
             noise=noise.model_dump(mode="json"),
             seed=seed,
             school=school,
-            **self.model_dump(include=set(Train.model_fields) - {"mix", "noise", "vocabulary"}),
+            **self.model_dump(include={one.name for one in fields(Job)} - {"noise"}),
         )
         for path in launch(job).iterdir():
             path.rename(out / path.name)
