@@ -138,7 +138,7 @@ def steps_of(run: Run) -> Steps:
             if compares:
                 name, guard = f"guards/{target.name}-{precision}", partial(_guard, run, export)
                 guards[target.name, precision] = Step(name, data | limits, guard, (export,))
-        if plan and inspectable(plan) and not any(item.qat for item in run.recipe.stages):
+        if plan and inspectable(plan):
             both = exports[target.name, plan.format], exports[target.name, "fp32"]
             check = partial(_inspect, run, both, model)
             inspections[target.name] = Step(f"guards/{target.name}-file", data, check, (*both, *last))

@@ -214,6 +214,8 @@ def test_a_recipe_learns_ranges_and_exports_those(recipe_path: Path, tmp_path: P
     assert abs(high / (began.learned or {})["head"].given[1] - 1) > 0.01
     assert input_scale(run / "bundles" / "onnxruntime-int8" / "model.onnx", "head") == pytest.approx((high - low) / 255)
     assert [bundle.arithmetic for bundle in report.bundles] == [{}, {"int8": "real"}]
+    (file,) = [check for check in report.verdict.checks if check.name == "file"]
+    assert file.passed, file.say
     assert {row["state"] for row in plan(Recipe.load(path), run)} == {"cached"}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from tiny_av import clip, tiny_model
@@ -13,10 +15,14 @@ from tiny_av import clip, tiny_model
 from edgeav.data.cache import Row
 from edgeav.data.corpus import Media
 from edgeav.errors import EdgeavError
+from edgeav.exporters.onnx import integer_form, quantize_onnx, write_onnx
+from edgeav.exporters.rewrites import deployable
 from edgeav.models import load_model, save_model
-from edgeav.quant.plan import ROLES, load_plan
+from edgeav.quant.plan import ROLES, Plan, Role, load_plan
+from edgeav.quant.rod import Rod
 from edgeav.quant.sensitivity import load_sensitivity
 from edgeav.stages.quantize import Quantize
+from edgeav.target import OnnxRuntimeOptions
 
 
 class Clips:
@@ -63,6 +69,21 @@ def test_the_stage_rescales_the_weights_tries_every_role_and_keeps_what_the_budg
     assert plan.keep_float == found.keep_float == ("attention-matmul",)  # no budget is easier to keep
     assert plan.smooth == 0.5 and plan.equalize
     assert any(row.saved_ms != 0 for row in found.rows)
+
+
+def test_the_scan_measures_the_file_that_the_exporter_writes(tmp_path: Path) -> None:
+    """The visual stem has another form in integers than in float."""
+    model, plan, calibration = tiny_model(), Plan(format="int8"), [clip(9), clip(14, seed=1)]
+    write_onnx(integer_form(deployable(model), plan), tmp_path / "exported.onnx", OnnxRuntimeOptions().opset)
+    quantize_onnx(tmp_path / "exported.onnx", tmp_path / "exported-int8.onnx", plan, calibration)
+    rod = Rod(model, plan, calibration, Clips(), tmp_path)  # type: ignore[arg-type]
+    in_float: tuple[Role, ...] = tuple(role for role in rod.roles if role != "visual-stem")
+    assert operators(rod.artifact(tuple(rod.roles))) == operators(tmp_path / "exported-int8.onnx")
+    assert operators(rod.artifact(in_float)) != operators(tmp_path / "exported-int8.onnx")
+
+
+def operators(path: Path) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
 def test_a_scan_without_validation_clips_or_with_a_format_that_cannot_be_measured_is_refused(tmp_path: Path) -> None:

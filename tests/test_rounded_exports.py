@@ -10,7 +10,7 @@ import onnxruntime
 import openvino
 import pytest
 from onnx import numpy_helper
-from tiny_av import OURS, calibration, clip, target, tiny_model
+from tiny_av import OURS, calibration, clip, learned_plan, target, tiny_model
 
 from edgeav.errors import EdgeavError
 from edgeav.exporters import export
@@ -22,8 +22,7 @@ from edgeav.exporters.rewrites import by_rows, deployable
 from edgeav.models import AVModel
 from edgeav.quant.fake_quant import simulate
 from edgeav.quant.grids import weight_scales
-from edgeav.quant.learned import calibrated
-from edgeav.quant.plan import Format, LayerRanges, Plan, role_of
+from edgeav.quant.plan import Format, Plan, role_of
 from edgeav.runtime.features import Inputs
 from edgeav.runtime.operators import operator_table
 from edgeav.target import OpenVinoOptions
@@ -41,14 +40,7 @@ def float_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    """Ranges that no calibration would find: those of the clips, each stretched by a factor of its own."""
-    found = calibrated(tiny_model(), Plan(), calibration())
-    learned = {}
-    for number, (path, ranges) in enumerate((found.learned or {}).items()):
-        shared = 1.3 if path.startswith("blocks.0.attention.") else 1 + 0.01 * number
-        given = ranges.given[0] * shared, ranges.given[1] * shared
-        learned[path] = LayerRanges(given=given, put_out=ranges.put_out)
-    return found.model_copy(update={"learned": learned})
+    return learned_plan(tiny_model())
 
 
 @pytest.fixture(scope="module")

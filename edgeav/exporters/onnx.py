@@ -106,7 +106,7 @@ def _quantize_static(source: Path, path: Path, plan: Plan, calibration: Sequence
     quant_pre_process(source, prepared, skip_symbolic_shape=True)  # symbolic inference fails on this graph
     proto = onnx.load(prepared)
     if plan.learned:
-        _save_ranges(tensor_ranges(plan, _integer_nodes(proto, plan), MOVES), cache)
+        _save_ranges(tensor_ranges(plan, integer_nodes(proto, plan), MOVES), cache)
     elif plan.ranges != "minmax" and not cache.exists():
         _save_ranges(_ranges(proto, _observed(proto), calibration, plan), cache)
     quantization.quantize_static(
@@ -196,12 +196,13 @@ def _save_ranges(ranges: dict[str, Ends], path: Path) -> None:
 
 def _float_nodes(proto: onnx.ModelProto, plan: Plan) -> list[str]:
     """Names of the nodes that stay float: by the plan, and everything in the trunk that only moves bytes."""
-    integer = {node.name for node in _integer_nodes(proto, plan)}
+    integer = {node.name for node in integer_nodes(proto, plan)}
     names = [node.name for node in proto.graph.node if node.op_type in MULTIPLIES + MOVES]
     return [name for name in names if name not in integer]
 
 
-def _integer_nodes(proto: onnx.ModelProto, plan: Plan) -> list[onnx.NodeProto]:
+def integer_nodes(proto: onnx.ModelProto, plan: Plan) -> list[onnx.NodeProto]:
+    """What the plan has in integers: layers, and what moves numbers between them."""
     nodes = [node for node in proto.graph.node if node.op_type in MULTIPLIES + MOVES]
     return [node for node in nodes if _integer(module_of_name(node.name), node.op_type, plan)]
 

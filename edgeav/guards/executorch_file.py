@@ -28,11 +28,13 @@ from edgeav.guards.numbers import (
     Stored,
     constant_findings,
     range_findings,
+    take_learned,
     weight_findings,
 )
 from edgeav.guards.pte import Grid, PteLayer, read_layers
 from edgeav.models import AVModel
-from edgeav.quant.plan import Plan
+from edgeav.quant.flow import flow_of
+from edgeav.quant.plan import Ends, Plan
 from edgeav.runtime.bundle import Bundle
 from edgeav.runtime.engines import open_engine
 from edgeav.runtime.features import Inputs
@@ -89,6 +91,8 @@ def inspect_executorch(bundle: Bundle, model: AVModel, plan: Plan, clips: Sequen
     integer = [m for m in matched if isinstance(m.layer.weight, Stored) and m.layer.input is not None]
     wrong = [text for found in matched for text in _layer_findings(found)]
     ranges = _ranges(integer, ready, clips)
+    if plan.learned:
+        wrong += take_learned(ranges, _learned(ready, plan))
     wrong += range_findings(ranges)
     planned = {path for path, _ in _multiplying(ready) if plan.quantizes(path)}
     not_integer = tuple(sorted(planned - {found.path for found in integer}))
@@ -153,6 +157,17 @@ def _ranges(matched: Sequence[Matched], model: AVModel, clips: Sequence[Inputs])
     for hook in hooks:
         hook.remove()
     return [site.range() for site in sites]
+
+
+def _learned(model: AVModel, plan: Plan) -> dict[str, Ends]:
+    """By the name of a `Site`. An output that another layer is given has that layer's range."""
+    learned = plan.learned or {}
+    flow, found = flow_of(model, learned), dict[str, Ends]()
+    for path, own in learned.items():
+        readers = flow.outputs[path].readers
+        found[f"{path} input"] = own.given
+        found[f"{path} output"] = learned[readers[0]].given if readers else own.put_out
+    return found
 
 
 def _span(observer: Any) -> tuple[float, float]:

@@ -6,12 +6,13 @@ that is a wrong scale, a wrong zero point, or another layer's weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeav.quant.plan import Ends
 from edgeav.runtime.features import Inputs
 
 STEPS = 255  # of 8 bits
@@ -114,6 +115,15 @@ def measure_wiring(
     for item, low, high in zip(ranges, extremes.lows, extremes.highs, strict=True):
         item.seen = (low, high)
     return worst
+
+
+def take_learned(ranges: Iterable[Range], learned: Mapping[str, Ends]) -> Iterator[str]:
+    """What each range must hold is what training found for its tensor, whatever the clips have there."""
+    for item in ranges:
+        if item.name in learned:
+            item.seen = learned[item.name]
+        else:
+            yield f"{item.name}: rounded, and training had no range for it"
 
 
 def wiring_findings(wiring: float) -> Iterator[str]:

@@ -17,7 +17,17 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from edgeav.exporters.onnx import MODEL, MULTIPLIES, integer_form, integer_modules, module_of_name, write_onnx
+from edgeav.exporters.onnx import (
+    MODEL,
+    MOVES,
+    MULTIPLIES,
+    integer_form,
+    integer_modules,
+    integer_nodes,
+    module_of_name,
+    write_onnx,
+)
+from edgeav.exporters.onnx_learned import tensor_ranges
 from edgeav.exporters.rewrites import deployable
 from edgeav.guards.numbers import (
     WIRING_TOLERANCE,
@@ -27,14 +37,16 @@ from edgeav.guards.numbers import (
     constant_findings,
     measure_wiring,
     range_findings,
+    take_learned,
     weight_findings,
     wiring_findings,
 )
 from edgeav.models import AVModel
-from edgeav.quant.plan import Plan
+from edgeav.quant.plan import Ends, Plan
 from edgeav.runtime.features import Inputs
 
 QUANTIZED = "_quantized"
+STAND_INS = ("Identity", "Max")  # of quantizers
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,8 @@ def inspect_onnx(path: Path, float_path: Path, plan: Plan, clips: Sequence[Input
     wrong = [*_weight_findings(file, reference), *_pair_findings(file), *_constant_findings(file, reference)]
     bare, ranges = unquantized(file, reference)
     wiring = _measure(bare, ranges, float_path, clips)
+    if plan.learned:
+        wrong += take_learned(ranges, _learned(bare, plan))
     wrong += range_findings(ranges)
     wrong += wiring_findings(wiring)
     integer = integer_modules(path)
@@ -113,6 +127,12 @@ def unquantized(file: File, reference: File) -> tuple[ModelProto, list[Range]]:
     graph.node.extend(nodes)
     graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ()) for name in outputs)
     return proto, ranges
+
+
+def _learned(bare: ModelProto, plan: Plan) -> dict[str, Ends]:
+    """The range of every tensor that the plan rounds: what it was before a quantizer it is behind it."""
+    stand_ins = [node for node in bare.graph.node if node.op_type in STAND_INS]
+    return tensor_ranges(plan, [*integer_nodes(bare, plan), *stand_ins], (*MOVES, *STAND_INS))
 
 
 def _without(node: NodeProto, name: str | None, file: File) -> list[NodeProto]:

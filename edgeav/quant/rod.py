@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeav.data.cache import DecodedClips
-from edgeav.exporters.onnx import quantize_onnx, write_onnx
+from edgeav.exporters.onnx import integer_form, quantize_onnx, write_onnx
 from edgeav.exporters.onnx_weights import module_of_name
 from edgeav.exporters.rewrites import deployable
 from edgeav.measure import greedy_text, wer_increase
@@ -31,10 +31,11 @@ class Rod:
         self, model: AVModel, plan: Plan, calibration: Sequence[Inputs], clips: DecodedClips, folder: Path
     ) -> None:
         self.config, self.plan, self.calibration = model.config, plan, calibration
+        self.model = deployable(model)
         self.clips, self.folder = clips, folder
         there = {role_of(path) for path, _ in model.named_modules()}
         self.roles: list[Role] = [r for f, roles in plan.formats.items() if f != "fp32" for r in roles if r in there]
-        write_onnx(deployable(model), folder / "float.onnx", OnnxRuntimeOptions().opset)
+        write_onnx(self.model, folder / "float.onnx", OnnxRuntimeOptions().opset)
         self.references = [row.text for row in clips.rows]
         self.float_texts, self.float_log_probs = self._run(folder / "float.onnx")
 
@@ -42,20 +43,30 @@ class Rod:
         """Of these roles, quantized."""
         if not roles:
             return Effect(0.0, 0.0, 0.0, 0.0)
-        texts, log_probs = self._run(self._artifact(roles))
+        texts, log_probs = self._run(self.artifact(roles))
         drift = float(np.mean([divergence(*pair) for pair in zip(self.float_log_probs, log_probs, strict=True)]))
         return Effect(drift, *wer_increase(self.references, self.float_texts, texts))
 
     def saved_ms(self) -> dict[str, float]:
         """By role, "" for what has none: float minus quantized, when all roles are."""
-        before, after = (self._times(f) for f in (self.folder / "float.onnx", self._artifact(tuple(self.roles))))
+        before, after = (self._times(f) for f in (self.folder / "float.onnx", self.artifact(tuple(self.roles))))
         return {role: before.get(role, 0.0) - after.get(role, 0.0) for role in {*before, *after}}
 
-    def _artifact(self, roles: tuple[Role, ...]) -> Path:
+    def artifact(self, roles: tuple[Role, ...]) -> Path:
+        """The file with these roles quantized, as the exporter would write it."""
         path = self.folder / "quantized.onnx"
         others = {role: "fp32" for role in self.roles if role not in roles}
         plan = self.plan.model_copy(update={"roles": {**self.plan.roles, **others}})
-        quantize_onnx(self.folder / "float.onnx", path, plan, self.calibration, self.folder / "ranges.json")
+        source = self._source(plan)
+        quantize_onnx(source, path, plan, self.calibration, source.with_suffix(".json"))
+        return path
+
+    def _source(self, plan: Plan) -> Path:
+        """The float file that the exporter starts from: the visual stem has another form where it is quantized."""
+        form = integer_form(self.model, plan)
+        path = self.folder / ("float.onnx" if form is self.model else "blocks.onnx")
+        if not path.exists():
+            write_onnx(form, path, OnnxRuntimeOptions().opset)
         return path
 
     def _run(self, path: Path) -> tuple[list[str], list[NDArray[np.float32]]]:
