@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,35 +18,38 @@ RUN = Path("runs") / "int8"
 FIRST_TURN = 256  # the numbers below are those of the workers that a recipe starts
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What one stage decided: for programs, and for people as a table and lines under it."""
+
+    data: Any
+    table: list[dict[str, Any]]
+    lines: Sequence[str]
+
+
 def explain(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")] = RUN,
     as_json: Json = False,
 ) -> None:
     """Example: edgeav explain runs/int8
 
-    After a `search` the candidates that no other dominates, and which of them goes on. The number format of each role;
-    after `keep_float: auto` also what each role costs in drift and WER, the
-    milliseconds it saves, and which of them stay in float.
+    After a `search` the candidates that no other dominates, and which of them goes on. What `prune` left of each group,
+    and the rank of each layer after `low_rank`. The number format of each role; after `keep_float: auto` also what each
+    role costs in drift and WER, the milliseconds it saves, and which of them stay in float.
     """
-    from edgeav.quant.plan import FILE as PLAN
-    from edgeav.quant.sensitivity import FILE, load_sensitivity, markdown, rows
-
-    searched = _search(run, as_json)
-    found = sorted(run.glob(f"*/{PLAN}"))
-    if searched and (as_json or not found):
-        return
+    found = _search(run) | _shrunk(run) | _formats(run)
     if not found:
-        raise EdgeavError(f"{run}: no stage of this run has quantized anything; run a recipe with `quantize` first")
-    folder = found[-1].parent
-    if not (folder / FILE).is_file():
-        _print(formats(folder), as_json)
-        return
-    measured = load_sensitivity(folder)
+        raise EdgeavError(
+            f"{run}: no stage of this run has decided anything; run a recipe with `search`, `prune`, `low_rank` or"
+            " `quantize` first"
+        )
     if as_json:
-        console.print_json(rows(measured))
-    else:
-        console.print_table(rows(measured), list(rows(measured)[0]) if measured.rows else ["role"])
-        print("\n".join(markdown(measured).splitlines()[-2:]))
+        console.print_json({name: one.data for name, one in found.items()})
+        return
+    for one in found.values():
+        if one.table:
+            console.print_table(one.table, list(one.table[0]))
+        print("\n".join(one.lines))
 
 
 def join(
@@ -64,34 +69,43 @@ def join(
     print(f"{join(job, place, run, turn or FIRST_TURN + os.getpid(), TerminalProgress())} trials done here")
 
 
-def _search(run: Path, as_json: bool) -> bool:
-    """Print what a search of this run found; whether there was one."""
+def _search(run: Path) -> dict[str, Finding]:
     from edgeav.search.result import load_search, table
 
     loaded = load_search(run)
     if loaded is None:
-        return False
+        return {}
     found, _ = loaded
-    if as_json:
-        console.print_json(found.model_dump(mode="json"))
-        return True
-    if found.front:
-        console.print_table(table(found), list(table(found)[0]))
-    print("\n".join(found.summary))
-    return True
+    return {"search": Finding(found.model_dump(mode="json"), table(found) if found.front else [], found.summary)}
 
 
-def formats(folder: Path) -> list[dict[str, str]]:
-    """Role by role, what the plan in `folder` says."""
+def _shrunk(run: Path) -> dict[str, Finding]:
+    """Of every such stage, by the name of its folder."""
+    from edgeav.run import read_json
+    from edgeav.shrink.describe import low_rank_text, prune_text
+
+    found = {}
+    for name, text in (("prune", prune_text), ("low_rank", low_rank_text)):
+        for path in sorted(run.glob(f"[0-9][0-9]-*/{name}.json")):
+            data = read_json(path)
+            found[path.parent.name] = Finding(data, [], [f"{path.parent.name}:", *text(data).splitlines()])
+    return dict(sorted(found.items()))
+
+
+def _formats(run: Path) -> dict[str, Finding]:
+    """Role by role, what the last plan says, and what was measured for it."""
+    from edgeav.quant.plan import FILE as PLAN
     from edgeav.quant.plan import ROLES, load_plan
+    from edgeav.quant.sensitivity import FILE, load_sensitivity, markdown, rows
 
+    found = sorted(run.glob(f"*/{PLAN}"))
+    if not found:
+        return {}
+    folder = found[-1].parent
+    if (folder / FILE).is_file():
+        measured = load_sensitivity(folder)
+        return {"formats": Finding(rows(measured), rows(measured), markdown(measured).splitlines()[-2:])}
     plan = load_plan(folder)
-    return [{"role": role, "format": plan.format_of_role(role)} for role in ROLES]
-
-
-def _print(data: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        console.print_json(data)
-        return
-    console.print_table(data, list(data[0]))
-    print("Nothing was measured; `keep_float: auto` with `wer_budget_abs` in the recipe measures each role.")
+    table = [{"role": role, "format": plan.format_of_role(role)} for role in ROLES]
+    hint = "Nothing was measured; `keep_float: auto` with `wer_budget_abs` in the recipe measures each role."
+    return {"formats": Finding(table, table, [hint])}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_compress import SMALL, write_corpus
 
+from edgeav.cli_explain import explain
 from edgeav.compress import compress, plan
 from edgeav.data.corpus import open_corpus
 from edgeav.data.text import train_tokenizer
@@ -18,7 +19,6 @@ from edgeav.models import AVModel, load_model, random_model, save_model
 from edgeav.models.config import Conv3dDense
 from edgeav.recipe import Recipe
 from edgeav.run import Run
-from edgeav.shrink.describe import low_rank_text, prune_text
 from edgeav.shrink.latency import LatencyTable
 from edgeav.stages import prune
 from edgeav.stages.low_rank import LowRank
@@ -57,7 +57,9 @@ def size(folder: Path) -> int:
     return sum(parameter.numel() for parameter in load_model(folder).parameters())
 
 
-def test_a_pruned_model_is_factorized_quantized_and_exported_by_one_recipe(inputs: Path, tmp_path: Path) -> None:
+def test_a_pruned_model_is_factorized_quantized_and_exported_by_one_recipe(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     stages = (
         {"prune": {"budget": {"macs": 0.6}} | FOUND},
         {"low_rank": {"budget": {"parameters": 0.95}, "calibration": 4, "runtime": None}},
@@ -75,7 +77,10 @@ def test_a_pruned_model_is_factorized_quantized_and_exported_by_one_recipe(input
     assert fp32.parity is not None and fp32.parity.max_abs <= 1e-3 and fp32.parity.transcripts_equal
     assert int8.precision == "int8" and int8.integer_share is not None and int8.integer_share > 0.8
     assert {row["state"] for row in plan(asked, tmp_path / "run")} == {"cached"}
-    assert "rank" in low_rank_text(factorized) and "% left" in prune_text(pruned)
+    explain(tmp_path / "run")
+    said = capsys.readouterr().out
+    assert f"{pruned['rounds'][0]['groups'][0]['group']} " in said and "% left" in said and " rank " in said
+    assert all(row["layer"] in said for row in factorized["layers"]) and "attention-matmul" in said
 
 
 def test_magnitudes_need_no_clips_and_two_rounds_reach_the_same_budget(inputs: Path, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_the_result_reads_back_and_explain_prints_the_front_and_the_choice(
     said = capsys.readouterr().out
     assert f"Chosen: trial {found.chosen}" in said and "Predicted against measured ms" in said and "chosen" in said
     explain(tmp_path / "run", as_json=True)
-    assert json.loads(capsys.readouterr().out)["chosen"] == found.chosen
+    assert json.loads(capsys.readouterr().out)["search"]["chosen"] == found.chosen
 
 
 def test_a_search_that_finds_nothing_says_what_comes_nearest(tmp_path: Path) -> None:

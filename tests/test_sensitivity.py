@@ -74,13 +74,13 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 def test_explain_prints_the_plan_and_what_was_measured_for_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(EdgeavError, match="no stage of this run has quantized anything"):
+    with pytest.raises(EdgeavError, match="no stage of this run has decided anything"):
         explain(tmp_path)
     stage = tmp_path / "01-quantize"
     stage.mkdir()
     Plan(roles={"head": "int4-weights"}).save(stage)
     explain(tmp_path, as_json=True)
-    assert {"role": "head", "format": "int4-weights"} in json.loads(capsys.readouterr().out)
+    assert {"role": "head", "format": "int4-weights"} in json.loads(capsys.readouterr().out)["formats"]
     explain(tmp_path)
     assert "Nothing was measured" in capsys.readouterr().out
     found(0.2).described(Plan(), utterances=100, budget=0.2).save(stage)

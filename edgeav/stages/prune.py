@@ -16,6 +16,7 @@ https://arxiv.org/abs/1506.02626). docs/shrink.md explains the settings.
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,30 +73,32 @@ class Prune(Stage):
         from edgeav.run import read_json
 
         work, folder, rows = scratch("prune", self, model_folder, run), model_folder, []
+        table = self._table()  # one for all rounds: a shape is measured once
         for number in range(1, self.rounds + 1):
-            folder = self._round(number, model_folder, folder, work, run)
+            cut = partial(self._cut, number, model_folder, folder, table, run=run)
+            folder = self._round(once(work / f"{number}-cut", cut), model_folder, run)
             rows.append(read_json(folder / REPORT))
         copy_files(folder, out)
         self._report(model_folder, out, rows)
 
-    def _round(self, number: int, first: Path, before: Path, work: Path, run: Run) -> Path:
+    def _round(self, cut: Path, first: Path, run: Run) -> Path:
         """The folder of the model after a round, made once: a killed run goes on with the next."""
-        cut = once(work / f"{number}-cut", lambda part: self._cut(number, first, before, part, run))
         if self.finetune is None:
             return cut
-        return once(work / f"{number}-finetuned", lambda part: self._recover(cut, first, part, run))
+        trained = cut.with_name(cut.name.replace("cut", "finetuned"))
+        return once(trained, lambda part: self._recover(cut, first, part, run))
 
     def _recover(self, smaller: Path, first: Path, out: Path, run: Run) -> None:
         assert self.finetune is not None
         recover(self.finetune, smaller, first, out, run)
         shutil.copy2(smaller / REPORT, out / REPORT)
 
-    def _cut(self, number: int, first: Path, before: Path, out: Path, run: Run) -> None:
+    def _cut(self, number: int, first: Path, before: Path, table: Any, out: Path, run: Run) -> None:
         from edgeav.models import load_model, save_model
         from edgeav.run import write_json
         from edgeav.shrink.rounds import cost_of, prune_once
 
-        model, table = load_model(before), self._table()
+        model = load_model(before)
         whole, fixed = self._whole(load_model(first), table)
         share = self.budget.share_of(whole) ** (number / self.rounds)
         cost, target = cost_of(model, self.budget, table), share * whole - fixed
