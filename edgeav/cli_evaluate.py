@@ -37,6 +37,7 @@ def evaluate(
     recordings: Annotated[Path | None, typer.Option(help="A folder of noise.", rich_help_panel=NOISE)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of noise and faults.", rich_help_panel=NOISE)] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Clips of each split, taken evenly.")] = None,
+    drawing: Annotated[int, typer.Option(min=0, help="Of a generated corpus: other sentences, held-out voices.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Default: runs/evaluate-MODEL-CORPUS.")] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024)] = 1,
     as_json: Json = False,
@@ -64,9 +65,16 @@ def evaluate(
     given = {"width": beam, "lm_weight": lm_weight, "word_bonus": word_bonus}
     search = replace(Beam(), **{name: value for name, value in given.items() if value is not None})
     subject, language = open_subject(model, threads), Language((), words, grammar, lm, search)
-    settings = Settings(wanted, decoder or ("greedy",), split or (), limit, seed, voices, recordings, language)
+    settings = Settings(wanted, decoder or ("greedy",), split or (), limit, seed, voices, recordings, language, drawing)
     rows = measure(subject, corpus, settings, folder, TerminalProgress())
-    facts = {"model": subject.name, "engine": subject.engine, "corpus": corpus, "seed": seed, "threads": threads}
+    facts = {
+        "model": subject.name,
+        "engine": subject.engine,
+        "corpus": corpus,
+        "seed": seed,
+        "drawing": drawing,
+        "threads": threads,
+    }
     _report(facts, rows, folder, as_json)
 
 

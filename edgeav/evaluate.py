@@ -45,6 +45,7 @@ class Settings:
     voices: str | None = None  # the corpus whose training clips babble; None: the one that is evaluated
     recordings: Path | None = None  # of noise, for conditions such as a@0dB:recording
     language: Language = field(default_factory=Language)  # without texts: those of the corpus's training clips
+    drawing: int = 0  # of a generated corpus: other sentences, held-out voices
 
 
 def evaluate(
@@ -55,7 +56,8 @@ def evaluate(
     Conditions that no clip of a split allows (lips, where it has none) give no row. EdgeavError where the model cannot
     take a condition at all, where a split does not exist, and for clips that are longer than the model takes.
     """
-    recipe = Recipe.model_validate({"name": "evaluation", "model": subject.name, "corpus": corpus})
+    facts = {"name": "evaluation", "model": subject.name, "corpus": corpus, "seed": settings.drawing}
+    recipe = Recipe.model_validate(facts)
     work = Evaluation(subject, settings, Run(out, recipe, progress or Progress()))
     work.check()
     steps = [work.step(split, condition) for split in work.splits for condition in settings.conditions]
@@ -112,7 +114,7 @@ class Evaluation:
         """What its result depends on, and how to find it out."""
         settings = {
             "model": self.subject.key,
-            "corpus": [self.run.recipe.corpus, corpus_manifest(self.run.recipe.corpus)],
+            "corpus": [self.run.recipe.corpus, corpus_manifest(self.run.recipe.corpus), self.settings.drawing],
             "clips": [utterance.id for utterance in split.utterances],
             "condition": condition.name,
             "decoders": [[decoder.name, decoder.settings] for decoder in self.decoders],

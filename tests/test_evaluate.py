@@ -18,12 +18,15 @@ from tiny_bundle import make_bundle
 from edgeav import evaluate as module
 from edgeav.catalog import find_model
 from edgeav.data.conditions import GRIDS, disturb, parse
-from edgeav.data.corpus import open_corpus
+from edgeav.data.corpus import Utterance, open_corpus
 from edgeav.decoders import Language, open_decoder
 from edgeav.errors import EdgeavError
 from edgeav.evaluate import Evaluation, Settings, evaluate
 from edgeav.measure import recognizer, transcribe_all, word_error_rate
 from edgeav.models import load_model, random_model, save_model
+from edgeav.progress import Progress
+from edgeav.recipe import Recipe
+from edgeav.run import Run
 from edgeav.runtime.features import Inputs
 from edgeav.subject import Subject, open_subject
 from edgeav.verdicts import judge, summary, table, wide_table
@@ -173,6 +176,19 @@ def test_the_seed_decides_the_noise(subject: Subject, corpus: str, tmp_path: Pat
 
 def _recipe(corpus: str) -> module.Recipe:
     return module.Recipe.model_validate({"name": "evaluation", "model": "random", "corpus": corpus})
+
+
+def test_another_drawing_has_other_sentences_by_held_out_voices_too(subject: Subject, tmp_path: Path) -> None:
+    def drawn(drawing: int) -> list[Utterance]:
+        recipe = Recipe.model_validate({"name": "e", "model": "m", "corpus": "demo", "seed": drawing})
+        settings = Settings(parse(["av"]), drawing=drawing)
+        (split,) = Evaluation(subject, settings, Run(tmp_path, recipe, Progress())).splits
+        return list(split.utterances)
+
+    first, second = drawn(0), drawn(1)
+    trained_on = {u.speaker for u in open_corpus("demo").train}
+    assert not trained_on & {u.speaker for u in [*first, *second]}
+    assert len({u.text for u in first} & {u.text for u in second}) < len(first) / 4
 
 
 def test_a_limit_takes_clips_from_all_of_a_split(subject: Subject, corpus: str, tmp_path: Path) -> None:
