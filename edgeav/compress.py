@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeav import work
+from edgeav.beginning import Beginning, beginning_of
 from edgeav.catalog import find_model
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
@@ -46,6 +47,7 @@ class Steps:
     guards: dict[tuple[str, str], Step]  # where precisions are compared
     inspections: dict[str, Step]  # by target
     profiles: dict[tuple[str, str], Step]  # (target, device)
+    beginning: Beginning | None = None
 
     def __iter__(self) -> Iterator[Step]:
         yield from (*self.stages, self.baseline)
@@ -56,6 +58,7 @@ class Steps:
                 yield self.guards[key]
         yield from self.inspections.values()
         yield from self.profiles.values()
+        yield from self.beginning or ()
 
 
 def compress(recipe: Recipe, folder: Path, progress: Progress | None = None) -> Report:
@@ -146,7 +149,9 @@ def steps_of(run: Run) -> Steps:
         for device in run.recipe.devices:
             name, settings = f"profiles/{target.name}-{device.name}", {"device": device.model_dump(mode="json")}
             profiles[target.name, device.name] = Step(name, settings, partial(_profile, run, pair, device), pair)
-    return Steps(stages, baseline, exports, measures, guards, inspections, profiles)
+    finals = {target: export for (target, _), export in exports.items()}  # of several the last: the compressed one
+    began = beginning_of(run, {"corpus": _corpus_facts(run.recipe), "model": _model_facts(run.recipe)}, finals)
+    return Steps(stages, baseline, exports, measures, guards, inspections, profiles, began)
 
 
 def _stage_steps(run: Run) -> list[Step]:

@@ -42,6 +42,16 @@ class SpeedBudget(spec.Strict):
     """fp32 time / int8 time, one thread."""
 
 
+class StartBudget(spec.Strict):
+    """What must hold of every bundle against the model that the recipe begins with, in float on the same runtime."""
+
+    wer: WerBudget | None = None
+    min_speedup: float | None = Field(default=None, gt=0)
+    """Its time / the bundle's, one thread, on every device that has times."""
+    size_ratio: float | None = Field(default=None, gt=0, le=1)
+    """Largest allowed bytes / its bytes."""
+
+
 class Budget(spec.Strict):
     """What must hold in the end; a broken budget makes `edgeav compress` exit with 1."""
 
@@ -51,6 +61,8 @@ class Budget(spec.Strict):
     """Largest allowed artifact, in 10^6 bytes."""
     size_ratio: float | None = Field(default=None, gt=0, le=1)
     """Largest allowed int8 bytes / fp32 bytes."""
+    start: StartBudget | None = None
+    """For recipes whose stages leave another model: pruned, factorized, distilled."""
     guards: GuardBudget = GuardBudget()
     """Limits of the checks that every run makes."""
 
@@ -100,6 +112,11 @@ class Recipe(spec.Strict):
             if item.search and item.search.quantize:
                 return item.search.plans
         return []
+
+    @property
+    def changes_the_model(self) -> bool:
+        """Whether a trained model goes in and another one comes out; `quantize` rounds the same one."""
+        return isinstance(self.model, str) and any(item.name != "quantize" for item in self.stages)
 
     @property
     def searched(self) -> int | None:
@@ -167,11 +184,22 @@ class Recipe(spec.Strict):
         return self
 
     @model_validator(mode="after")
+    def _a_start_is_there_to_compare_with(self) -> Recipe:
+        if self.budget.start and not self.changes_the_model:
+            raise ValueError(
+                "budget.start compares with the model that the recipe begins with, which must be a trained one that a"
+                " stage changes (train, distill, prune, low_rank, qat, search); for quantize alone use budget.wer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _speed_is_measured_somewhere(self) -> Recipe:
         devices = self.devices
-        if self.budget.speed and devices and all(device.emulated for device in devices):
+        wanted = self.budget.speed or (self.budget.start and self.budget.start.min_speedup)
+        if wanted and devices and all(device.emulated for device in devices):
             names = ", ".join(device.name for device in devices)
-            raise ValueError(f"budget.speed: {names}: emulated, so no time counts; profile on a real device too")
+            field = "speed" if self.budget.speed else "start.min_speedup"
+            raise ValueError(f"budget.{field}: {names}: emulated, so no time counts; profile on a real device too")
         return self
 
 

@@ -118,6 +118,40 @@ class PairRow(Strict):
     """Which bundle to use there: fp32 where the other was measured slower."""
 
 
+class StartRow(Strict):
+    """The model that the recipe began with, where its stages left another one."""
+
+    model: ModelRow
+    wer: dict[str, WerRow]
+    """In PyTorch, by split."""
+
+
+class RaceRow(Strict):
+    """Two bundles in turn in one process, one thread."""
+
+    cpu_ratio: float
+    cpu_ratio_min: float
+    cpu_ratio_max: float
+    cpu_ms: tuple[float, float] = Field(strict=False)
+    """Of the start and of the bundle."""
+
+
+class GainRow(Strict):
+    """One bundle against the start, in float for the same target."""
+
+    target: str
+    precision: Precision
+    wer_increase: dict[str, Increase]
+    """By split, and over all of them, on the same clips."""
+    start_mb: float | None
+    size_ratio: float | None
+    """Of its bytes to the start's."""
+    races: dict[str, RaceRow]
+    """By device."""
+    missing: str = ""
+    """Why the start is no bundle for this target."""
+
+
 class BucketRow(Strict):
     """One kind of clips (short, long, longer, noisy), int8 against fp32 on the same ones."""
 
@@ -185,6 +219,9 @@ class Report(Strict):
     """By device."""
     eager: dict[str, WerRow] = Field(default_factory=dict)
     """The PyTorch model itself, by split: what an export can at best be."""
+    start: StartRow | None = None
+    """What the recipe began with, and in `gains` each bundle beside it."""
+    gains: list[GainRow] = Field(default_factory=list)
     search: SearchRow | None = None
     """What the last `search` stage tried."""
     notes: list[str] = Field(default_factory=list)

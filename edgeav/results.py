@@ -6,12 +6,14 @@ import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgeav import __version__
 from edgeav.choose import choose
 from edgeav.compress import Steps
+from edgeav.gains import gain_rows, judge_start, size_mb, start_row
 from edgeav.guards.budget import judge
 from edgeav.guards.verdict import bucket_checks, bucket_rows, file_checks, slower
 from edgeav.report import (
@@ -20,6 +22,7 @@ from edgeav.report import (
     Check,
     CorpusRow,
     Environment,
+    GainRow,
     Increase,
     ModelRow,
     PairRow,
@@ -43,16 +46,21 @@ def assemble(run: Run, steps: Steps) -> Report:
     """Everything a finished run found out."""
     bundles = [_bundle_row(run, steps, *key) for key in steps.exports]
     small = small_bundles(steps)
-    increases = {target: _increases(run, steps, target) for target in small}
+    increases = {
+        target: _increases(run, steps.measures[target, "fp32"], steps.measures[target, precision])
+        for target, precision in small.items()
+    }
     real = {device.name for device in run.recipe.devices if not device.emulated}  # of others no ratio is measured
     pairs = [_pair_row(run, steps, key, increases[key[0]]) for key in steps.profiles if small and key[1] in real]
     lost = {target: list(found.values())[-1] for target, found in increases.items()}  # the last: over all splits
     buckets = [row for target in small for row in _bucket_rows(run, steps, target)]
+    gains = list(_gains(run, steps, bundles))
     checks = [*judge(run.recipe.budget, bundles, pairs, lost), *_guard_checks(run, steps, buckets)]
+    checks += judge_start(run.recipe.budget.start, gains, bundles)
     eager = read_json(run.folder / steps.baseline.name / "wer.json")
     return Report(
         recipe=run.recipe.model_dump(mode="json", exclude_none=True),
-        model=_model_row(run, steps),
+        model=_model_row(run, steps.baseline),
         corpus=_corpus_row(run, eager),
         environment=_environment(run),
         verdict=Verdict(passed=all(check.passed for check in checks), checks=checks),
@@ -62,6 +70,8 @@ def assemble(run: Run, steps: Steps) -> Report:
         buckets=buckets,
         choices=choose(bundles, lost, run.recipe.budget),
         eager={split: WerRow(**row) for split, row in eager.items()},
+        start=start_row(run, steps.beginning, partial(_model_row, run)) if steps.beginning else None,
+        gains=gains,
         search=_search(run),
         notes=[
             *emulated(bundles),
@@ -110,7 +120,7 @@ def _bundle_row(run: Run, steps: Steps, target: str, precision: Precision) -> Bu
                 "target": target,
                 "engine": spec["engine"],
                 "precision": precision,
-                "size_mb": _size_mb(folder, spec),
+                "size_mb": size_mb(run, steps.exports[target, precision]),
                 "parity": ParityRow(**parity["summary"]).model_dump(),
                 "wer": read_json(measured / "wer.json"),
                 "profile": profiles,
@@ -137,7 +147,7 @@ def _pair_row(run: Run, steps: Steps, key: tuple[str, str], increase: dict[str, 
     target, device = key
     pair = read_json(run.folder / steps.profiles[key].name / "pair.json")
     small = small_bundles(steps)[target]
-    sizes = {p: _size_of(run, steps.exports[target, p]) for p in ("fp32", small)}
+    sizes = {p: size_mb(run, steps.exports[target, p]) for p in ("fp32", small)}
     ratios = ("cpu_ratio", "wall_ratio", "cpu_ratio_min", "cpu_ratio_max")
     size_ratio = round(sizes[small] / sizes["fp32"], 4)
     timing = {name: pair[name] for name in ratios}
@@ -162,18 +172,18 @@ def _guard_checks(run: Run, steps: Steps, buckets: list[BucketRow]) -> Iterator[
         yield from bucket_checks(run.recipe.budget, [row for row in buckets if row.target == target])
 
 
-def _increases(run: Run, steps: Steps, target: str) -> dict[str, Increase]:
+def _increases(run: Run, before: Step, after: Step) -> dict[str, Increase]:
     """By split, and last over all of them, where there are several."""
     from edgeav.measure import wer_increase
 
-    fp32, small = (_transcripts(run, steps.measures[target, p]) for p in ("fp32", small_bundles(steps)[target]))
+    first, second = (_transcripts(run, step) for step in (before, after))
     ci = run.recipe.budget.wer.ci if run.recipe.budget.wer else 95
     found = {}
-    splits = list(dict.fromkeys(row["split"] for row in fp32))
+    splits = list(dict.fromkeys(row["split"] for row in first))
     for split in [*splits, ALL] if len(splits) > 1 else splits:
-        chosen = [(a, b) for a, b in zip(fp32, small, strict=True) if split in (a["split"], ALL)]
-        references, before, after = zip(*((a["reference"], a["text"], b["text"]) for a, b in chosen), strict=True)
-        difference, low, high = wer_increase(references, before, after, ci, run.recipe.seed)
+        chosen = [(a, b) for a, b in zip(first, second, strict=True) if split in (a["split"], ALL)]
+        references, was, now = zip(*((a["reference"], a["text"], b["text"]) for a, b in chosen), strict=True)
+        difference, low, high = wer_increase(references, was, now, ci, run.recipe.seed)
         found[split] = Increase(abs=difference, low=low, high=high)
     return found
 
@@ -182,18 +192,15 @@ def _transcripts(run: Run, step: Step) -> list[dict]:
     return [json.loads(line) for line in (run.folder / step.name / "transcripts.jsonl").read_text("utf-8").splitlines()]
 
 
-def _size_of(run: Run, step: Step) -> float:
-    folder = run.folder / step.name
-    return _size_mb(folder, read_json(folder / "bundle.json"))
+def _gains(run: Run, steps: Steps, bundles: Sequence[BundleRow]) -> Iterator[GainRow]:
+    if began := steps.beginning:
+        finals = {target: steps.measures[target, precision] for target, precision in steps.exports}  # the last counts
+        lost = {target: _increases(run, began.measured, measure) for target, measure in finals.items()}
+        yield from gain_rows(run, began, bundles, lost)
 
 
-def _size_mb(folder: Path, spec: dict[str, Any]) -> float:
-    stem = spec["model"].rsplit(".", 1)[0]
-    return round(sum((folder / f).stat().st_size for f in spec["files"] if Path(f).stem == stem) / 1e6, 3)
-
-
-def _model_row(run: Run, steps: Steps) -> ModelRow:
-    facts = read_json(run.folder / steps.baseline.name / "model.json")
+def _model_row(run: Run, measured: Step) -> ModelRow:
+    facts = read_json(run.folder / measured.name / "model.json")
     name = run.recipe.model if isinstance(run.recipe.model, str) else "new"
     return ModelRow(name=Path(name).name, **facts)
 

@@ -65,7 +65,8 @@ def test_a_pruned_model_is_factorized_quantized_and_exported_by_one_recipe(
         {"low_rank": {"budget": {"parameters": 0.95}, "calibration": 4, "runtime": None}},
         {"quantize": {"format": "int8", "calibration": 4}},
     )
-    asked = recipe(inputs, *stages, export=["onnxruntime"])
+    budget = {"start": {"wer": {"max_increase_abs": 0.0}, "min_speedup": 0.01, "size_ratio": 0.2}}
+    asked = recipe(inputs, *stages, export=["onnxruntime"], profile=["this-machine"], budget=budget)
     report = compress(asked, tmp_path / "run")
     pruned, factorized = read(tmp_path / "run" / "01-prune"), read(tmp_path / "run" / "02-low_rank")
     macs, parameters = pruned["model"], factorized["model"]
@@ -77,6 +78,16 @@ def test_a_pruned_model_is_factorized_quantized_and_exported_by_one_recipe(
     assert fp32.parity is not None and fp32.parity.max_abs <= 1e-3 and fp32.parity.transcripts_equal
     assert int8.precision == "int8" and int8.integer_share is not None and int8.integer_share > 0.8
     assert {row["state"] for row in plan(asked, tmp_path / "run")} == {"cached"}
+    assert report.start is not None and report.start.model.params == size(inputs / "model")
+    (gain,) = report.gains
+    assert gain.precision == "int8" and gain.start_mb is not None and gain.start_mb > fp32.size_mb > int8.size_mb
+    assert gain.size_ratio is not None and gain.size_ratio == pytest.approx(int8.size_mb / gain.start_mb, abs=1e-3)
+    was, now = gain.races["this-machine"].cpu_ms
+    assert was > 0 and now > 0
+    checks = {check.name: check.passed for check in report.verdict.checks if check.name.startswith("start")}
+    assert checks == {"start-wer": False, "start-speed": True, "start-size": gain.size_ratio <= 0.2}  # four clips
+    assert "Against the model that it began with" in (tmp_path / "run" / "report.html").read_text()
+    assert f"{size(inputs / 'model'):,} parameters" in (tmp_path / "run" / "report.md").read_text()
     explain(tmp_path / "run")
     said = capsys.readouterr().out
     assert f"{pruned['rounds'][0]['groups'][0]['group']} " in said and "% left" in said and " rank " in said

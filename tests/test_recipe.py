@@ -112,6 +112,9 @@ def test_a_target_that_no_device_can_run_is_found_before_any_work(tmp_path: Path
 
 
 def test_a_speed_that_nothing_could_measure_is_not_asked_for() -> None:
+    assert "budget.start compares with the model that the recipe begins with" in message(
+        "budget.start={size_ratio: 0.1}"
+    )
     assert "budget.speed: emulated-pi-5: emulated, so no time counts" in message(
         "export=[onnxruntime]", "profile=[emulated-pi-5]"
     )
