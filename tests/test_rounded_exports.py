@@ -24,6 +24,7 @@ from edgeav.quant.fake_quant import simulate
 from edgeav.quant.grids import weight_scales
 from edgeav.quant.plan import Format, Plan, role_of
 from edgeav.runtime.features import Inputs
+from edgeav.runtime.onnxruntime_session import open_session
 from edgeav.runtime.operators import operator_table
 from edgeav.target import OpenVinoOptions
 
@@ -146,10 +147,7 @@ def test_a_layer_without_a_learned_range_is_named(float_file: Path, plan: Plan, 
 
 def plain_session(path: Path) -> onnxruntime.InferenceSession:
     """Every operator as the file has it."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 3, 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return open_session(path, optimized=False)
 
 
 def _fp8_layers(path: Path) -> set[str]:

@@ -28,6 +28,7 @@ from edgeav.quant.plan import FP8, Ends, Plan
 from edgeav.quant.ranges import choose, histograms
 from edgeav.runtime.bundle_check import OUTPUTS
 from edgeav.runtime.features import Inputs
+from edgeav.runtime.onnxruntime_session import open_session
 
 if TYPE_CHECKING:
     from onnxruntime.quantization import CalibrationDataReader
@@ -132,14 +133,10 @@ def _quantize_static(source: Path, path: Path, plan: Plan, calibration: Sequence
 
 def integer_modules(path: Path) -> set[str]:
     """The modules that ONNX Runtime computes in integer kernels, read from the graph as it optimizes it here."""
-    import onnxruntime
-
     with tempfile.TemporaryDirectory() as place:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.optimized_model_filepath = str(Path(place) / "optimized.onnx")
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        graph = onnx.load(options.optimized_model_filepath).graph
+        optimized = Path(place) / "optimized.onnx"
+        open_session(path, save=optimized)
+        graph = onnx.load(optimized).graph
     return {module_of_name(node.name) for node in graph.node if node.op_type in INTEGER_KERNELS}
 
 
@@ -155,17 +152,12 @@ def _activations(
     proto: onnx.ModelProto, wanted: Sequence[str], calibration: Sequence[Inputs]
 ) -> Iterator[dict[str, np.ndarray]]:
     """The `wanted` values of each clip."""
-    import onnxruntime
-
     watched = onnx.ModelProto()
     watched.CopyFrom(proto)
     names = [value.name for value in proto.graph.input]
     there = {value.name for value in proto.graph.output}
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in there | set(names))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # or values would vanish
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(watched.SerializeToString(), threads=0, optimized=False)  # else values would vanish
     outputs = [name for name in wanted if name not in names]
     for inputs in calibration:
         feed = inputs.named(names)

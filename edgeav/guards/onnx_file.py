@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
@@ -44,6 +43,7 @@ from edgeav.guards.numbers import (
 from edgeav.models import AVModel
 from edgeav.quant.plan import Ends, Plan
 from edgeav.runtime.features import Inputs
+from edgeav.runtime.onnxruntime_session import open_session
 
 QUANTIZED = "_quantized"
 STAND_INS = ("Identity", "Max")  # of quantizers
@@ -145,7 +145,7 @@ def _without(node: NodeProto, name: str | None, file: File) -> list[NodeProto]:
 
 def _measure(bare: ModelProto, ranges: list[Range], float_path: Path, clips: Sequence[Inputs]) -> float:
     """Fill in what each range saw; the largest difference from the float file."""
-    session, reference = _session(bare.SerializeToString()), _session(str(float_path))
+    session, reference = open_session(bare.SerializeToString()), open_session(float_path)
     names = [value.name for value in session.get_inputs()]
     return measure_wiring(
         ranges,
@@ -205,9 +205,3 @@ def _range(node: NodeProto, file: File) -> Range:
     lowest = int(np.iinfo(file.constants[node.input[2]].dtype).min)
     low = scale * (lowest - zero)
     return Range(node.input[0], low, low + 255 * scale, group=node.input[1])
-
-
-def _session(model: bytes | str) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -18,6 +18,7 @@ from edgeav.models import AVModel
 from edgeav.quant.plan import Plan, Role, role_of
 from edgeav.quant.sensitivity import Effect
 from edgeav.runtime.features import Inputs, empty_inputs, model_inputs
+from edgeav.runtime.onnxruntime_session import open_session
 from edgeav.runtime.operators import RUNS, onnxruntime_nodes
 from edgeav.target import OnnxRuntimeOptions
 
@@ -71,12 +72,7 @@ class Rod:
 
     def _run(self, path: Path) -> tuple[list[str], list[NDArray[np.float32]]]:
         """Texts, and (N, V) log-probabilities of the steps that are not padding."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        texts, answers, features = [], [], self.config.inputs
+        session, texts, answers, features = open_session(path), [], [], self.config.inputs
         for index in range(len(self.clips)):
             media = self.clips.media(index)
             sound, lips = media.waveform if features.audio else None, media.mouth if features.video else None

@@ -15,6 +15,7 @@ import numpy as np
 from edgeav.errors import EdgeavError, needs
 from edgeav.runtime.bundle import Bundle
 from edgeav.runtime.features import Array, Inputs, empty_inputs
+from edgeav.runtime.onnxruntime_session import open_session
 
 PACKAGES = {"aoti": "torch"}  # the others are called what the engines are called
 EXTRAS = {"aoti": "compress"}  # the others likewise
@@ -77,20 +78,13 @@ class OnnxRuntime:
         """`dimensions`: sizes of the file's named sides, for fixed shapes."""
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        for side, size in (dimensions or {}).items():
-            options.add_free_dimension_override_by_name(side, size)
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors only: its warnings are about its own memory plan
-        if not optimizes(bundle.precision):
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.version, self._names = onnxruntime.__version__, bundle.input_names
         self._features = bundle.features
         # Where it knows the shapes, this fusion makes float Gemm of linear layers that belong into integer kernels.
-        off = ["MatMulAddFusion"] if dimensions and bundle.precision != "fp32" else None
-        self._session = onnxruntime.InferenceSession(
-            str(bundle.model_path), options, providers=["CPUExecutionProvider"], disabled_optimizers=off
+        off = ["MatMulAddFusion"] if dimensions and bundle.precision != "fp32" else []
+        optimized = optimizes(bundle.precision)
+        self._session = open_session(
+            bundle.model_path, threads, optimized=optimized, dimensions=dimensions, without=off
         )
 
     def dimensions(self, steps: int) -> dict[str, int]:

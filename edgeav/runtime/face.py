@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeav.errors import EdgeavError, needs
+from edgeav.runtime.onnxruntime_session import open_session
 
 try:
     import cv2
@@ -84,14 +85,9 @@ class YunetFaces:
         if not model.is_file():
             raise EdgeavError(f"face model {model} does not exist. Leave it out to use OpenCV's Haar cascade.")
         try:
-            import onnxruntime
+            session = open_session(model, threads)
         except ModuleNotFoundError as error:
             raise needs("onnxruntime", "onnxruntime (which runs the face model)") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             raise EdgeavError(f"face model {model} cannot be loaded: {error}") from error
         self._session: Any = session

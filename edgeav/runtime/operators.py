@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from edgeav.runtime.bundle import Bundle
 from edgeav.runtime.engines import openvino_settings, optimizes
 from edgeav.runtime.features import Inputs
+from edgeav.runtime.onnxruntime_session import open_session
 
 RUNS, WARMUP = 10, 3
 
@@ -107,17 +108,8 @@ def _integer_share(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def onnxruntime_nodes(model: Path, feed: dict[str, Any], threads: int, optimized: bool = True) -> list[Node]:
     """Every node of RUNS runs."""
-    import onnxruntime
-
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        options.enable_profiling = True
-        if not optimized:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session = open_session(model, threads, optimized=optimized, profile=Path(folder) / "profile")
         for _ in range(WARMUP + RUNS):
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgeav.errors import needs
+from edgeav.runtime.onnxruntime_session import open_session
 from edgeav.runtime.openvino_core import core
 
 if TYPE_CHECKING:
@@ -132,13 +133,9 @@ def _tensor(name: str, dims: tuple[int, ...]) -> onnx.TensorProto:
 
 def _onnxruntime(model: bytes, feed: dict[str, np.ndarray]) -> Callable[[], Any]:
     try:
-        import onnxruntime
+        loaded = open_session(model)
     except ImportError as error:
         raise needs("onnxruntime", "onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    loaded = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda: loaded.run(None, feed)
 
 
