@@ -9,20 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from pydantic import ValidationError
+from small_job import drawn_clips, run, small_job
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgeav.data.acoustics import build_acoustics
-from edgeav.data.cache import decode
-from edgeav.data.corpus import open_corpus
 from edgeav.data.disturbance import Disturbance
 from edgeav.data.posteriors import Posteriors
-from edgeav.data.text import train_tokenizer
 from edgeav.distillation import DistillationTraining, Lesson, Schooling, Terms, distance
 from edgeav.errors import EdgeavError
-from edgeav.job import Job, Serving
+from edgeav.job import Job
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
 from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
 from edgeav.progress import Progress
@@ -31,7 +27,7 @@ from edgeav.run import Run
 from edgeav.runtime.inputs import Features
 from edgeav.stages.distill import Distill
 from edgeav.teacher import CachedTeacher, Lessons, OnlineTeacher, cache_teacher
-from edgeav.train import lessons_of, loss_of, train
+from edgeav.train import lessons_of, loss_of
 
 STUDENT = ModelConfig(
     width=32,
@@ -51,36 +47,15 @@ QUIET = {"share": 0.0, "tempo_share": 0.0}
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A student of 12.5 steps a second with a teacher of 25, on six drawn clips."""
     folder = tmp_path_factory.mktemp("distill")
-    corpus = open_corpus("demo")
-    decode(corpus.train[:6], folder / "clips", workers=1, progress=Progress(), label="")
-    tokenizer = train_tokenizer([u.text for u in corpus.train], 128)
+    tokenizer = drawn_clips(folder)
     torch.manual_seed(0)
     for name, config in (("teacher", TEACHER), ("student", STUDENT)):
         model = AVModel(config.model_copy(update={"tokens": tokenizer.tokens}))
         model.head.weight.data *= 8  # a head that is sure of something
         save_model(model, folder / name)
         tokenizer.save(folder / name)
-    noise = Disturbance(share=0.0, kinds={"white": 1.0})
-    build_acoustics(noise.model_copy(update={"share": 1.0}), [], 0, folder / "acoustics")
-    return Job(
-        folder=str(folder / "run"),
-        model=str(folder / "student"),
-        sources=[Serving(str(folder / "clips"), 3)],
-        valid={},
-        acoustics=str(folder / "acoustics"),
-        noise=noise.model_dump(mode="json"),
-        longest_s=10.0,
-        steps=40,
-        learning_rate=3e-3,
-        weight_decay=0.01,
-        warmup=5,
-        flat=0.5,
-        seed=1,
-        processes=1,
-        checkpoint_every=40,
-        log_every=1,
-        school=Schooling(str(folder / "teacher"), Terms(ctc=0.0)),
-    )
+    noise, school = Disturbance(share=0.0, kinds={"white": 1.0}), Schooling(str(folder / "teacher"), Terms(ctc=0.0))
+    return small_job(folder, "student", noise, steps=40, warmup=5, checkpoint_every=40, log_every=1, school=school)
 
 
 def lesson_of(job: Job, **terms: object) -> tuple[DistillationTraining, Lesson]:
@@ -205,12 +180,11 @@ def test_cached_answers_are_the_online_ones_and_refuse_another_tempo(job: Job, t
 
 
 def test_a_student_comes_closer_to_its_teacher_without_any_text(job: Job, tmp_path: Path) -> None:
-    AcceleratorState._reset_state(True)
-    train(replace(job, folder=str(tmp_path)))
+    trained = run(job, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     start, end = (np.mean([row["kl"] for row in part]) for part in (rows[:5], rows[-5:]))
     assert end < 0.5 * start
-    assert load_model(tmp_path / "trained").config.inputs.step_ms == 80
+    assert load_model(trained).config.inputs.step_ms == 80
 
 
 def test_a_job_survives_its_file(job: Job, tmp_path: Path) -> None:

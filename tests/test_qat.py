@@ -11,25 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from small_job import drawn_clips, run, small_job
 from tiny_av import all_kinds, calibration, clip, tiny_25hz_model, tiny_model
 from tiny_models import model_config
 
 from edgeav import train as training
-from edgeav.data.acoustics import build_acoustics
 from edgeav.data.batch import Take
-from edgeav.data.cache import DecodedClips, decode
-from edgeav.data.corpus import Media, open_corpus
+from edgeav.data.cache import DecodedClips
+from edgeav.data.corpus import Media
 from edgeav.data.disturbance import Disturbance
-from edgeav.data.text import train_tokenizer
 from edgeav.distillation import Schooling, Terms
 from edgeav.errors import EdgeavError
 from edgeav.exporters.parity import eager_log_probs, largest_difference
 from edgeav.exporters.rewrites import deployable
-from edgeav.job import Job, Serving
+from edgeav.job import Job
 from edgeav.models import AVModel, load_model, random_model, save_model
 from edgeav.models.config import ConcatMlp
-from edgeav.progress import Progress
 from edgeav.quant.fake_quant import simulate
 from edgeav.quant.folding import unfolded
 from edgeav.quant.learned import calibrated, learnable, save_learned
@@ -37,7 +34,6 @@ from edgeav.quant.plan import Plan, load_plan
 from edgeav.recipe import Recipe
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.teacher import OnlineTeacher
-from edgeav.train import train
 
 CLIPS = [clip(steps, seed=40 + steps) for steps in (12, 20)]
 
@@ -46,44 +42,17 @@ CLIPS = [clip(steps, seed=40 + steps) for steps in (12, 20)]
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A tiny model that is sure of something, its float self as the teacher, six drawn clips without noise."""
     folder = tmp_path_factory.mktemp("qat")
-    corpus = open_corpus("demo")
-    decode(corpus.train[:6], folder / "clips", workers=1, progress=Progress(), label="")
-    tokenizer = train_tokenizer([u.text for u in corpus.train], 128)
+    tokenizer = drawn_clips(folder)
     model = random_model(0, tiny_model().config.model_copy(update={"tokens": tokenizer.tokens}))
     model.head.weight.data *= 8
     for name in ("teacher", "initial"):
         save_model(model, folder / name)
         tokenizer.save(folder / name)
     calibrated(model, Plan(), calibration()).save(folder / "initial")
+    school = Schooling(str(folder / "teacher"), Terms(ctc=0.0, blank_weight=1.0), hears="same")
+    rates = {"learning_rate": 1e-4, "weight_decay": 0.0, "range_learning_rate": 1e-3}
     noise = Disturbance(share=0.0, kinds={"white": 1.0})
-    build_acoustics(noise.model_copy(update={"share": 1.0}), [], 0, folder / "acoustics")
-    return Job(
-        folder=str(folder / "run"),
-        model=str(folder / "initial"),
-        sources=[Serving(str(folder / "clips"), 2)],
-        valid={},
-        acoustics=str(folder / "acoustics"),
-        noise=noise.model_dump(mode="json"),
-        longest_s=10.0,
-        steps=6,
-        learning_rate=1e-4,
-        weight_decay=0.0,
-        warmup=2,
-        flat=0.5,
-        seed=1,
-        processes=1,
-        checkpoint_every=2,
-        precision="fp32",
-        school=Schooling(str(folder / "teacher"), Terms(ctc=0.0, blank_weight=1.0), hears="same"),
-        range_learning_rate=1e-3,
-    )
-
-
-def run(job: Job, folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    AcceleratorState._reset_state(True)  # each job is a process of its own, in truth
-    train(replace(job, folder=str(folder)))
-    return folder / "trained"
+    return small_job(folder, "initial", noise, per_batch=2, precision="fp32", school=school, **rates)
 
 
 def test_training_begins_with_what_is_simulated() -> None:

@@ -10,20 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from small_job import drawn_clips, small_job
+from small_job import run as trained
 
 from edgeav import train as training
-from edgeav.data.acoustics import build_acoustics
 from edgeav.data.batch import Batch, Batches
-from edgeav.data.cache import decode
-from edgeav.data.corpus import open_corpus
 from edgeav.data.disturbance import Disturbance, RoomShare
-from edgeav.data.text import train_tokenizer
-from edgeav.job import Job, Serving, launch
+from edgeav.job import Job, launch
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
 from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
-from edgeav.progress import Progress
-from edgeav.train import learning_rate, train
+from edgeav.train import learning_rate
 
 SMALL = ModelConfig(
     width=32,
@@ -38,38 +34,16 @@ SMALL = ModelConfig(
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A job on six drawn clips, small enough for seconds."""
     folder = tmp_path_factory.mktemp("job")
-    utterances = open_corpus("demo").train[:6]
-    decode(utterances, folder / "clips", workers=1, progress=Progress(), label="")
-    tokenizer = train_tokenizer([u.text for u in open_corpus("demo").train], 128)
+    tokenizer = drawn_clips(folder)
     torch.manual_seed(0)
     save_model(AVModel(SMALL.model_copy(update={"tokens": tokenizer.tokens})), folder / "initial")
     tokenizer.save(folder / "initial")
     noise = Disturbance(share=0.5, snr_db=(0.0, 20.0), kinds={"white": 1.0}, rooms=RoomShare(share=0.3))
-    build_acoustics(noise, [], 0, folder / "acoustics")
-    return Job(
-        folder=str(folder / "run"),
-        model=str(folder / "initial"),
-        sources=[Serving(str(folder / "clips"), 3)],
-        valid={},
-        acoustics=str(folder / "acoustics"),
-        noise=noise.model_dump(mode="json"),
-        longest_s=10.0,
-        steps=6,
-        learning_rate=3e-3,
-        weight_decay=0.01,
-        warmup=2,
-        flat=0.5,
-        seed=1,
-        processes=1,
-        checkpoint_every=2,
-    )
+    return small_job(folder, "initial", noise)
 
 
 def run(job: Job, folder: Path) -> dict[str, torch.Tensor]:
-    folder.mkdir(exist_ok=True)
-    AcceleratorState._reset_state(True)  # each job is a process of its own, in truth
-    train(replace(job, folder=str(folder)))
-    return load_model(folder / "trained").state_dict()
+    return load_model(trained(job, folder)).state_dict()
 
 
 def test_a_killed_run_goes_on_with_the_losses_and_weights_of_an_unbroken_one(
