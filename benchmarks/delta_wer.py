@@ -26,6 +26,7 @@ from edgeav.profiling import compare_pair
 from edgeav.progress import TerminalProgress
 from edgeav.results import provenance
 from edgeav.runtime.bench import Workload
+from edgeav.runtime.bundle import read_bundle
 from edgeav.subject import open_subject
 
 RESULTS = Path(__file__).parent / "results" / "delta_wer.json"
@@ -107,7 +108,7 @@ def timed(before: Path, after: Path) -> dict[str, Any] | None:
     """Both bundles in turn in one process on one thread; None unless both are bundles of one engine."""
     if not all((folder / "bundle.json").is_file() for folder in (before, after)):
         return None
-    if open_subject(str(before)).engine.split()[0] != open_subject(str(after)).engine.split()[0]:
+    if read_bundle(before).engine != read_bundle(after).engine:
         return None
     workload = Workload(seconds=4.0, iterations=10, warmup=3)
     return compare_pair(before, after, Device.load("this-machine"), ROUNDS, workload)

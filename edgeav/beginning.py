@@ -7,8 +7,9 @@ timed in turn with what came out, in one process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,47 +36,33 @@ class Beginning:
         yield from self.races.values()
 
 
-def beginning_of(run: Run, facts: Mapping[str, Any], finals: dict[str, Step]) -> Beginning | None:
-    """The steps, None where there is nothing to compare with.
-
-    `facts`: of the model and the corpus. `finals`: the bundles that it is compared with, by target.
-    """
-    recipe = run.recipe
-    if not recipe.changes_the_model:
-        return None
-    measured = Step("measured/start", dict(facts), lambda out: work.measure_eager(run, work.starting_model(run), out))
+def beginning_of(run: Run, facts: Mapping[str, Any], finals: Mapping[str, Step]) -> Beginning:
+    """Its steps. `facts`: of the model and the corpus. `finals`: the bundles that it is compared with, by target."""
+    measured = Step("measured/start", facts, lambda out: work.measure_eager(run, work.starting_model(run), out))
     exports, races = {}, {}
-    for target in recipe.targets:
-        settings = {"target": target.model_dump(mode="json")} | dict(facts)
-        export = Step(f"bundles/{target.name}-start", settings, _exporting(run, target))
+    for target in run.recipe.targets:
+        settings = {"target": target.model_dump(mode="json"), **facts}
+        export = Step(f"bundles/{target.name}-start", settings, partial(_export, run, target))
         exports[target.name] = export
-        for device in (device for device in recipe.devices if not device.emulated):
+        for device in (device for device in run.recipe.devices if not device.emulated):
             both = export, finals[target.name]
             asked = {"device": device.model_dump(mode="json")}
             name = f"profiles/{target.name}-{device.name}-start"
-            races[target.name, device.name] = Step(name, asked, _racing(run, both, device), both)
+            races[target.name, device.name] = Step(name, asked, partial(_race, run, both, device), both)
     return Beginning(measured, exports, races)
 
 
-def _exporting(run: Run, target: Target) -> Callable[[Path], None]:
+def _export(run: Run, target: Target, out: Path) -> None:
     """A teacher may be nothing for a device, which must not keep its student from it: then it is said why."""
-
-    def export(out: Path) -> None:
-        try:
-            work.export_bundle(run, work.starting_model(run), target, "fp32", out)
-        except EdgeavError as error:
-            write_json(out / WHY_NOT, {"why": str(error)})
-
-    return export
+    try:
+        work.export_bundle(run, work.starting_model(run), target, "fp32", out)
+    except EdgeavError as error:
+        write_json(out / WHY_NOT, {"why": str(error)})
 
 
-def _racing(run: Run, both: tuple[Step, Step], device: Device) -> Callable[[Path], None]:
-    def race(out: Path) -> None:
-        from edgeav.profiling import compare_pair
+def _race(run: Run, both: tuple[Step, Step], device: Device, out: Path) -> None:
+    from edgeav.profiling import compare_pair
 
-        before, after = (run.folder / step.name for step in both)
-        if (before / WHY_NOT).is_file():
-            return
+    before, after = (run.folder / step.name for step in both)
+    if not (before / WHY_NOT).is_file():
         write_json(out / "pair.json", compare_pair(before, after, device))
-
-    return race

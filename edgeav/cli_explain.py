@@ -104,7 +104,8 @@ def _formats(run: Path) -> dict[str, Finding]:
     folder = found[-1].parent
     if (folder / FILE).is_file():
         measured = load_sensitivity(folder)
-        return {"formats": Finding(rows(measured), rows(measured), markdown(measured).splitlines()[-2:])}
+        table = rows(measured)
+        return {"formats": Finding(table, table, markdown(measured).splitlines()[-2:])}
     plan = load_plan(folder)
     table = [{"role": role, "format": plan.format_of_role(role)} for role in ROLES]
     hint = "Nothing was measured; `keep_float: auto` with `wer_budget_abs` in the recipe measures each role."

@@ -149,8 +149,10 @@ def steps_of(run: Run) -> Steps:
         for device in run.recipe.devices:
             name, settings = f"profiles/{target.name}-{device.name}", {"device": device.model_dump(mode="json")}
             profiles[target.name, device.name] = Step(name, settings, partial(_profile, run, pair, device), pair)
-    finals = {target: export for (target, _), export in exports.items()}  # of several the last: the compressed one
-    began = beginning_of(run, {"corpus": _corpus_facts(run.recipe), "model": _model_facts(run.recipe)}, finals)
+    began = None
+    if run.recipe.changes_the_model:
+        finals = {target: export for (target, _), export in exports.items()}  # of several the last: the compressed one
+        began = beginning_of(run, data | {"model": _model_facts(run.recipe)}, finals)
     return Steps(stages, baseline, exports, measures, guards, inspections, profiles, began)
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgeav.beginning import WHY_NOT, Beginning
+from edgeav.guards.budget import wer_check
 from edgeav.recipe import StartBudget
-from edgeav.report import BundleRow, Check, GainRow, Increase, ModelRow, RaceRow, StartRow, WerRow
+from edgeav.report import BundleRow, Check, GainRow, Increase, RaceRow
 from edgeav.run import Run, Step, read_json
-
-
-def start_row(run: Run, began: Beginning, model: Callable[[Step], ModelRow]) -> StartRow:
-    """The model that the recipe begins with."""
-    rates = read_json(run.folder / began.measured.name / "wer.json")
-    return StartRow(model=model(began.measured), wer={split: WerRow(**row) for split, row in rates.items()})
 
 
 def gain_rows(
@@ -40,20 +35,11 @@ def judge_start(budget: StartBudget | None, gains: Sequence[GainRow], bundles: S
     """What `budget.start` asks for. What could not be measured is broken: nothing shows that it holds."""
     for gain in gains if budget else ():
         assert budget is not None
-        yield from _wer(budget, gain, _final(bundles, gain.target))
+        if budget.wer is not None:
+            found = list(gain.wer_increase.values())[-1]  # over all splits
+            yield wer_check("start-wer", budget.wer, _final(bundles, gain.target), found, "the start")
         yield from _speed(budget, gain)
         yield from _size(budget, gain)
-
-
-def _wer(budget: StartBudget, gain: GainRow, final: BundleRow) -> Iterator[Check]:
-    if budget.wer is None:
-        return
-    found, count = list(gain.wer_increase.values())[-1], sum(w.utterances for w in final.wer.values())
-    enough, limit = count >= budget.wer.min_utterances, budget.wer.max_increase_abs
-    say = f"{gain.precision} against the start: {found.abs:+.2f} points, {budget.wer.ci} % interval {found.low:+.2f} to"
-    say += f" {found.high:+.2f}, n = {count}"
-    say += "" if enough else f"; at least {budget.wer.min_utterances} utterances asked for"
-    yield _check("start-wer", gain, found.high, limit, enough and found.high <= limit, say)
 
 
 def _speed(budget: StartBudget, gain: GainRow) -> Iterator[Check]:

@@ -6,16 +6,16 @@ import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgeav import __version__
 from edgeav.choose import choose
 from edgeav.compress import Steps
-from edgeav.gains import gain_rows, judge_start, size_mb, start_row
+from edgeav.gains import gain_rows, judge_start, size_mb
 from edgeav.guards.budget import judge
 from edgeav.guards.verdict import bucket_checks, bucket_rows, file_checks, slower
+from edgeav.recipe import WerBudget
 from edgeav.report import (
     BucketRow,
     BundleRow,
@@ -30,6 +30,7 @@ from edgeav.report import (
     Report,
     SplitRow,
     StageRow,
+    StartRow,
     Verdict,
     WerRow,
 )
@@ -47,7 +48,9 @@ def assemble(run: Run, steps: Steps) -> Report:
     bundles = [_bundle_row(run, steps, *key) for key in steps.exports]
     small = small_bundles(steps)
     increases = {
-        target: _increases(run, steps.measures[target, "fp32"], steps.measures[target, precision])
+        target: _increases(
+            run, steps.measures[target, "fp32"], steps.measures[target, precision], run.recipe.budget.wer
+        )
         for target, precision in small.items()
     }
     real = {device.name for device in run.recipe.devices if not device.emulated}  # of others no ratio is measured
@@ -57,7 +60,7 @@ def assemble(run: Run, steps: Steps) -> Report:
     gains = list(_gains(run, steps, bundles))
     checks = [*judge(run.recipe.budget, bundles, pairs, lost), *_guard_checks(run, steps, buckets)]
     checks += judge_start(run.recipe.budget.start, gains, bundles)
-    eager = read_json(run.folder / steps.baseline.name / "wer.json")
+    eager = _rates(run, steps.baseline)
     return Report(
         recipe=run.recipe.model_dump(mode="json", exclude_none=True),
         model=_model_row(run, steps.baseline),
@@ -69,8 +72,8 @@ def assemble(run: Run, steps: Steps) -> Report:
         pairs=pairs,
         buckets=buckets,
         choices=choose(bundles, lost, run.recipe.budget),
-        eager={split: WerRow(**row) for split, row in eager.items()},
-        start=start_row(run, steps.beginning, partial(_model_row, run)) if steps.beginning else None,
+        eager=eager,
+        start=_start_row(run, steps.beginning.measured) if steps.beginning else None,
         gains=gains,
         search=_search(run),
         notes=[
@@ -172,13 +175,12 @@ def _guard_checks(run: Run, steps: Steps, buckets: list[BucketRow]) -> Iterator[
         yield from bucket_checks(run.recipe.budget, [row for row in buckets if row.target == target])
 
 
-def _increases(run: Run, before: Step, after: Step) -> dict[str, Increase]:
+def _increases(run: Run, before: Step, after: Step, wanted: WerBudget | None) -> dict[str, Increase]:
     """By split, and last over all of them, where there are several."""
     from edgeav.measure import wer_increase
 
     first, second = (_transcripts(run, step) for step in (before, after))
-    ci = run.recipe.budget.wer.ci if run.recipe.budget.wer else 95
-    found = {}
+    found, ci = {}, wanted.ci if wanted else 95
     splits = list(dict.fromkeys(row["split"] for row in first))
     for split in [*splits, ALL] if len(splits) > 1 else splits:
         chosen = [(a, b) for a, b in zip(first, second, strict=True) if split in (a["split"], ALL)]
@@ -195,8 +197,19 @@ def _transcripts(run: Run, step: Step) -> list[dict]:
 def _gains(run: Run, steps: Steps, bundles: Sequence[BundleRow]) -> Iterator[GainRow]:
     if began := steps.beginning:
         finals = {target: steps.measures[target, precision] for target, precision in steps.exports}  # the last counts
-        lost = {target: _increases(run, began.measured, measure) for target, measure in finals.items()}
+        wanted = run.recipe.budget.start.wer if run.recipe.budget.start else None
+        lost = {target: _increases(run, began.measured, measure, wanted) for target, measure in finals.items()}
         yield from gain_rows(run, began, bundles, lost)
+
+
+def _start_row(run: Run, measured: Step) -> StartRow:
+    return StartRow(model=_model_row(run, measured), wer=_rates(run, measured))
+
+
+def _rates(run: Run, measured: Step) -> dict[str, WerRow]:
+    """By split."""
+    found = read_json(run.folder / measured.name / "wer.json")
+    return {split: WerRow(**row) for split, row in found.items()}
 
 
 def _model_row(run: Run, measured: Step) -> ModelRow:
@@ -205,12 +218,12 @@ def _model_row(run: Run, measured: Step) -> ModelRow:
     return ModelRow(name=Path(name).name, **facts)
 
 
-def _corpus_row(run: Run, eager: dict[str, dict]) -> CorpusRow:
+def _corpus_row(run: Run, eager: dict[str, WerRow]) -> CorpusRow:
     rows = {}
     for split in run.corpus.tests:
         found = eager[split.name]
         rows[split.name] = SplitRow(
-            utterances=found["utterances"], words=found["words"], synthetic=split.synthetic, speakers=split.speakers
+            utterances=found.utterances, words=found.words, synthetic=split.synthetic, speakers=split.speakers
         )
     return CorpusRow(name=run.corpus.name, splits=rows)
 

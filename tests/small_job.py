@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from accelerate.state import AcceleratorState
 
+from edgeav import train as training
 from edgeav.data.acoustics import build_acoustics
 from edgeav.data.cache import decode
 from edgeav.data.corpus import open_corpus
@@ -15,7 +17,6 @@ from edgeav.data.disturbance import Disturbance
 from edgeav.data.text import Tokenizer, train_tokenizer
 from edgeav.job import Job, Serving
 from edgeav.progress import Progress
-from edgeav.train import train
 
 
 def drawn_clips(folder: Path) -> Tokenizer:
@@ -53,5 +54,20 @@ def run(job: Job, folder: Path) -> Path:
     """The folder of the trained model."""
     folder.mkdir(exist_ok=True)
     AcceleratorState._reset_state(True)  # each job is a process of its own, in truth
-    train(replace(job, folder=str(folder)))
+    training.train(replace(job, folder=str(folder)))
     return folder / "trained"
+
+
+def killed_in_step_5(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run leaves that was interrupted there."""
+    asked = training.learning_rate
+
+    def dies(step: int, job: Job) -> float:
+        if step == 5:
+            raise KeyboardInterrupt
+        return asked(step, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "learning_rate", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(job, folder)

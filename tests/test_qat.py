@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_job import drawn_clips, run, small_job
+from small_job import drawn_clips, killed_in_step_5, run, small_job
 from tiny_av import all_kinds, calibration, clip, tiny_25hz_model, tiny_model
 from tiny_models import model_config
 
-from edgeav import train as training
 from edgeav.data.batch import Take
 from edgeav.data.cache import DecodedClips
 from edgeav.data.corpus import Media
@@ -155,17 +154,8 @@ def test_ranges_have_a_rate_of_their_own_and_weights_the_usual_one(job: Job, tmp
 def test_a_killed_run_learns_the_ranges_of_an_unbroken_one(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unbroken, asked = run(job, tmp_path / "unbroken"), training.learning_rate
-
-    def dies_in_step_5(step: int, job: Job) -> float:
-        if step == 5:
-            raise KeyboardInterrupt
-        return asked(step, job)
-
-    monkeypatch.setattr(training, "learning_rate", dies_in_step_5)
-    with pytest.raises(KeyboardInterrupt):
-        run(job, tmp_path / "killed")
-    monkeypatch.undo()
+    unbroken = run(job, tmp_path / "unbroken")
+    killed_in_step_5(job, tmp_path / "killed", monkeypatch)
     resumed = run(job, tmp_path / "killed")
     ours, theirs = (load_plan(folder).learned or {} for folder in (resumed, unbroken))
     for path, ranges in ours.items():

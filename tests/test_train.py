@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_job import drawn_clips, small_job
+from small_job import drawn_clips, killed_in_step_5, small_job
 from small_job import run as trained
 
-from edgeav import train as training
 from edgeav.data.batch import Batch, Batches
 from edgeav.data.disturbance import Disturbance, RoomShare
 from edgeav.job import Job, launch
@@ -51,17 +50,7 @@ def test_a_killed_run_goes_on_with_the_losses_and_weights_of_an_unbroken_one(
 ) -> None:
     job = replace(job, log_every=1)
     unbroken = run(job, tmp_path / "unbroken")
-    asked = training.learning_rate
-
-    def dies_in_step_5(step: int, job: Job) -> float:
-        if step == 5:
-            raise KeyboardInterrupt
-        return asked(step, job)
-
-    monkeypatch.setattr(training, "learning_rate", dies_in_step_5)
-    with pytest.raises(KeyboardInterrupt):
-        run(job, tmp_path / "killed")
-    monkeypatch.undo()
+    killed_in_step_5(job, tmp_path / "killed", monkeypatch)
     resumed = run(job, tmp_path / "killed")
     for name, weight in unbroken.items():
         torch.testing.assert_close(resumed[name], weight, atol=1e-4, rtol=0, msg=name)

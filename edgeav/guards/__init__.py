@@ -37,6 +37,9 @@ def inspect(quantized: Bundle, float_bundle: Bundle, model: AVModel, plan: Plan,
 
     `float_bundle` is the same model's for the same target, `model` the PyTorch model of both; neither is changed.
     """
+    from edgeav.guards.numbers import few
+
+    clips = few(clips) if plan.learned else clips  # no clip has any part in learned ranges
     match quantized.engine:
         case "onnxruntime":
             from edgeav.guards.onnx_file import inspect_onnx, made_from

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from edgeav.guards.verdict import speed_check
-from edgeav.recipe import Budget
+from edgeav.recipe import Budget, WerBudget
 from edgeav.report import BundleRow, Check, Increase, PairRow
 
 PARITY_LIMIT = 1e-3  # largest difference of a log-probability between a float artifact and PyTorch
@@ -22,7 +22,8 @@ def judge(
     yield from _parity_checks(bundles)
     for target, increase in lost.items():
         fp32, small = (_bundle(bundles, target, reference) for reference in (True, False))
-        yield from _wer_checks(budget, small, increase)
+        if budget.wer is not None:
+            yield wer_check("wer", budget.wer, small, increase, "fp32")
         yield from (speed_check(budget, pair) for pair in pairs if pair.target == target)
         yield from _size_checks(budget, fp32, small)
 
@@ -38,18 +39,16 @@ def _parity_checks(bundles: Sequence[BundleRow]) -> Iterator[Check]:
             )
 
 
-def _wer_checks(budget: Budget, small: BundleRow, found: Increase) -> Iterator[Check]:
+def wer_check(name: str, budget: WerBudget, bundle: BundleRow, found: Increase, against: str) -> Check:
     """The upper end of the interval must hold: a difference that might be larger has not been shown to be small."""
-    if budget.wer is None:
-        return
-    limit, count = budget.wer.max_increase_abs, sum(w.utterances for w in small.wer.values())
-    enough = count >= budget.wer.min_utterances
-    interval = f"{found.abs:+.2f} points, {budget.wer.ci} % interval {found.low:+.2f} to {found.high:+.2f}, n = {count}"
-    say = f"{small.precision} against fp32: {interval}" + (
-        "" if enough else f"; at least {budget.wer.min_utterances} utterances asked for"
+    limit, count = budget.max_increase_abs, sum(w.utterances for w in bundle.wer.values())
+    enough = count >= budget.min_utterances
+    interval = f"{found.abs:+.2f} points, {budget.ci} % interval {found.low:+.2f} to {found.high:+.2f}, n = {count}"
+    say = f"{bundle.precision} against {against}: {interval}" + (
+        "" if enough else f"; at least {budget.min_utterances} utterances asked for"
     )
     passed = enough and found.high <= limit
-    yield Check(name="wer", target=small.target, value=found.high, limit=limit, passed=passed, say=say)
+    return Check(name=name, target=bundle.target, value=found.high, limit=limit, passed=passed, say=say)
 
 
 def _size_checks(budget: Budget, fp32: BundleRow, small: BundleRow) -> Iterator[Check]:

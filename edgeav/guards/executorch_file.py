@@ -22,11 +22,11 @@ from edgeav.exporters.rewrites import by_rows, deployable
 from edgeav.guards.emulation import emulate
 from edgeav.guards.numbers import (
     STEPS,
-    WIRING_CLIPS,
     Inspection,
     Range,
     Stored,
     constant_findings,
+    few,
     range_findings,
     take_learned,
     weight_findings,
@@ -96,8 +96,7 @@ def inspect_executorch(bundle: Bundle, model: AVModel, plan: Plan, clips: Sequen
     wrong += range_findings(ranges)
     planned = {path for path, _ in _multiplying(ready) if plan.quantizes(path)}
     not_integer = tuple(sorted(planned - {found.path for found in integer}))
-    few = [clips[index] for index in range(min(WIRING_CLIPS, len(clips)))]
-    wiring = _wiring(bundle, ready, matched, few)
+    wiring = _wiring(bundle, ready, matched, few(clips))
     if not wiring <= WIRING_LIMIT:
         wrong.append(f"wiring: {wiring:.1f} times as far from an emulation of the file as rounding takes it")
     return Inspection(2 * len(integer), len(ranges), wiring, WIRING_LIMIT, not_integer, tuple(wrong))

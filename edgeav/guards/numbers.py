@@ -95,6 +95,11 @@ class Extremes:
         self.highs = high if first else np.maximum(self.highs, high)
 
 
+def few(clips: Sequence[Inputs]) -> list[Inputs]:
+    """Those that wiring is measured with: it is there in the first clip or not at all."""
+    return [clips[index] for index in range(min(WIRING_CLIPS, len(clips)))]
+
+
 def measure_wiring(
     ranges: Sequence[Range],
     clips: Sequence[Inputs],
