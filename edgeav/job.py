@@ -24,6 +24,7 @@ class Serving:
     splice: float = 0.0
     leave_out: tuple[str, ...] = ()
     varied: bool = False
+    trim: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ class Job:
     checkpoint_every: int
     inter_ctc_weight: float = Mixture.inter_ctc
     attention_weight: float = Mixture.attention
+    fade: float = 0.85  # of the steps: then the losses on frames have faded out
     accumulate: int = 1  # batches of each process in an update
     precision: Literal["bf16", "fp32"] = "bf16"
+    optimizer: Literal["adamw", "muon"] = "adamw"
     frozen_norms: bool = False  # batch norms keep the statistics that they have
     average_last: int = 0  # checkpoints in the mean that is the result; 0: the moving average
     modalities: dict[Modality, float] = field(default_factory=lambda: dict(MODALITIES))

@@ -37,7 +37,8 @@ from edgeav.job import Job
 from edgeav.losses import CtcTraining, Mixture
 from edgeav.metrics import Metrics, validate
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
-from edgeav.quant.learned import learnable, learned_activations, save_learned, take_ranges
+from edgeav.optimizers import optimizers_of
+from edgeav.quant.learned import learnable, save_learned, take_ranges
 from edgeav.quant.plan import load_plan
 from edgeav.spec import load
 from edgeav.teacher import Lessons, open_teacher
@@ -58,12 +59,12 @@ def train(job: Job) -> None:
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
     torch.manual_seed(job.seed)
     training = loss_of(job).to(accelerator.device)
-    optimizer = torch.optim.AdamW(_groups(training, job), lr=job.learning_rate, betas=(0.9, 0.98))
+    optimizers = optimizers_of(training, job)
     average = AveragedModel(training, multi_avg_fn=moving_average)
-    first = resume(folder, training, optimizer, average)
+    first = resume(folder, training, *optimizers, average)
     learns(training, job.frozen_norms, dropout=not job.rounded)
-    parallel, optimizer = accelerator.prepare(training, optimizer)
-    loop = _Loop(job, accelerator, parallel, optimizer, lessons_of(job, accelerator.device))
+    parallel = accelerator.prepare(training)
+    loop = _Loop(job, accelerator, parallel, optimizers, lessons_of(job, accelerator.device))
     averaged, main = cast(CtcTraining, average.module), accelerator.is_main_process
     metrics = Metrics(folder, job.steps, first, job.log_every) if main else None
     made = Prefetch(loop.make, range(first, job.steps), job.loaders)
@@ -75,7 +76,7 @@ def train(job: Job) -> None:
         if metrics:
             metrics.step(step, losses, made.waited_s)
             if (step + 1) % job.checkpoint_every == 0 or step + 1 == job.steps:
-                save_checkpoint(folder, step + 1, training, optimizer, average)
+                save_checkpoint(folder, step + 1, training, *optimizers, average)
                 keep_weights(folder / "kept", step + 1, training, job.average_last)
                 _validate(job, step, averaged, metrics)
     if metrics:
@@ -103,7 +104,7 @@ def lessons_of(job: Job, device: torch.device) -> LessonSource:
     """The batches of the job, with the teacher's answers if it has one."""
     config, tokenizer = load(ModelConfig, Path(job.model) / "model.json"), load_tokenizer(Path(job.model))
     sources = [
-        Source(DecodedClips(Path(s.clips)), s.per_batch, job.longest_s, s.splice, s.leave_out, s.varied)
+        Source(DecodedClips(Path(s.clips)), s.per_batch, job.longest_s, s.splice, s.leave_out, s.varied, s.trim)
         for s in job.sources
     ]
     acoustics = load_acoustics(Path(job.acoustics))
@@ -137,7 +138,7 @@ class _Loop:
     job: Job
     accelerator: Accelerator
     parallel: torch.nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     lessons: LessonSource
 
     def __post_init__(self) -> None:
@@ -152,12 +153,14 @@ class _Loop:
 
     def update(self, step: int, lessons: dict[int, Any]) -> dict[str, float]:
         """One step of the optimizer; the losses over all batches of all processes."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.job) * group["times"]
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, self.job) * group["times"]
+            optimizer.zero_grad(set_to_none=True)
         losses = self._backward(step, lessons)
         self.accelerator.clip_grad_norm_(self.parallel.parameters(), 3.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return losses
 
     def _backward(self, step: int, lessons: dict[int, Any]) -> dict[str, float]:
@@ -165,7 +168,7 @@ class _Loop:
         counts = {number: self.loss.counts(lesson) for number, lesson in lessons.items()}
         totals, times = self._summed(list(counts.values())), self.accelerator.num_processes
         # Heads for frames are new: in a model that is only to be rounded they would pull it somewhere else.
-        frame_weight, found = 0.0 if self.job.rounded else max(0.0, 1 - step / self.job.steps / 0.85), []
+        frame_weight, found = 0.0 if self.job.rounded else max(0.0, 1 - step / self.job.steps / self.job.fade), []
         for number, lesson in lessons.items():
             torch.manual_seed((self.job.seed * 1_000_003 + step) * 1024 + number)
             shares = {name: count / max(totals[name], 1e-9) for name, count in counts[number].items()}
@@ -191,20 +194,6 @@ def placed(lesson: Lesson, device: torch.device) -> Lesson:
         return cast(Lesson, tuple(placed(part, device) for part in lesson))
     assert is_dataclass(lesson) and not isinstance(lesson, type)
     return replace(lesson, **{one.name: placed(getattr(lesson, one.name), device) for one in fields(lesson)})
-
-
-def _groups(module: torch.nn.Module, job: Job) -> list[dict]:
-    """Matrices decay; biases, norms and other vectors do not. Ranges have a rate of their own, `times` the usual."""
-    ranges = [activation.stretch for activation in learned_activations(module)]
-    own = {id(stretch) for stretch in ranges}
-    matrices = [p for p in module.parameters() if p.ndim >= 2]
-    vectors = [p for p in module.parameters() if p.ndim < 2 and id(p) not in own]
-    groups = [
-        {"params": matrices, "weight_decay": job.weight_decay, "times": 1.0},
-        {"params": vectors, "weight_decay": 0.0, "times": 1.0},
-        {"params": ranges, "weight_decay": 0.0, "times": job.range_learning_rate / job.learning_rate},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 def _validate(job: Job, step: int, averaged: CtcTraining, metrics: Metrics) -> None:

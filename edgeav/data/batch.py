@@ -5,7 +5,7 @@ A batch is a function of (seed, step, rank) alone, so a resumed run sees exactly
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from edgeav.data.acoustics import Acoustics, clip_name
 from edgeav.data.cache import DecodedClips
 from edgeav.data.corpus import Media, Word
 from edgeav.data.disturbance import MODALITIES, Disturbance, Modality
+from edgeav.data.draw import TOGETHER, Draw, dealt, draw, trimmed
 from edgeav.data.lip_faults import UNTOLD, missing, untold
 from edgeav.data.splice import Donors
 from edgeav.data.text import Tokenizer
@@ -41,6 +42,7 @@ class Source:
     splice: float = 0.0  # how often a clip gets words of other clips
     leave_out: tuple[str, ...] = ()  # speakers, kept to choose settings by
     varied: bool = False  # spliced and at other tempos already, see variants.py
+    trim: float = 0.0  # how often most of the silence around a clip's speech is cut, see draw.py
 
     @cached_property
     def usable(self) -> list[int]:
@@ -52,6 +54,13 @@ class Source:
     @cached_property
     def donors(self) -> Donors:
         return Donors(self.clips, self.usable)
+
+    def draws(self, group: int, order: Sequence[int], seed: list[int]) -> list[list[Draw]]:
+        """The clips of the batches of one group, `order` being their order by length."""
+        count = len(order) * self.per_batch
+        positions = range(group * count, (group + 1) * count)
+        drawn = [draw(self.clips.rows, self.usable, self.trim, seed, position) for position in positions]
+        return dealt(drawn, self.per_batch, order)
 
     def clip(self, index: int, r: np.random.Generator) -> tuple[Media, str]:
         """What it holds and what is said in it."""
@@ -115,6 +124,7 @@ class Batches:
     ) -> None:
         self.sources, self.tokenizer, self.acoustics, self.lip_faults = sources, tokenizer, acoustics, lip_faults
         self.features, self.blank, self.modalities = config.inputs, config.blank, modalities
+        self._groups: dict[tuple[int, int, int, int], list[list[Draw]]] = {}
 
     def batch(self, seed: int, step: int, rank: int, disturbance: Disturbance) -> Batch:
         return self.collate(self.takes(seed, step, rank, disturbance))
@@ -123,9 +133,9 @@ class Batches:
         """The clips of that batch, one by one."""
         r, takes = np.random.default_rng([seed, step, rank]), []
         for number, source in enumerate(self.sources):
-            for slot in range(source.per_batch):
-                index = _nth(source.usable, step * source.per_batch + slot, [seed, rank, number])
+            for index, margins_s in self._drawn(seed, step, rank, number):
                 media, text = source.clip(index, r)
+                media = trimmed(media, margins_s)
                 given = _choose_modality(_taken(media, self.features), r, self.modalities)
                 factor = source.tempo(disturbance.tempo_share, r)
                 name = clip_name(source.clips, index)
@@ -136,6 +146,16 @@ class Batches:
                 labels = self.labels(heard.words, inputs.steps)
                 takes.append(Take(media, factor, heard, inputs, labels, text, (number, index), fits))
         return takes
+
+    def _drawn(self, seed: int, step: int, rank: int, number: int) -> Iterator[tuple[int, tuple[float, float]]]:
+        """Index and margins of the clips of source `number`. Short batches come at the same steps in every process."""
+        group, place = divmod(step, TOGETHER)
+        if (seed, group, rank, number) not in self._groups:
+            order = np.random.default_rng([seed, group, 2]).permutation(TOGETHER).tolist()
+            self._groups = {key: kept for key, kept in self._groups.items() if key[1] >= group - 1}
+            drawn = self.sources[number].draws(group, order, [seed, rank, number])
+            self._groups[seed, group, rank, number] = drawn
+        yield from ((one.index, one.margins_s) for one in self._groups[seed, group, rank, number][place])
 
     def _faulty(self, media: Media, r: np.random.Generator) -> tuple[Media, bool, bool]:
         """What is shown of the clip, whether its lips fit the words, and whether some of them are to be missing."""
@@ -238,9 +258,3 @@ def _choose_modality(media: Media, r: np.random.Generator, shares: Mapping[Modal
     choice = r.choice(list(shares), p=list(shares.values()))
     sound = None if choice == "lips" else media.waveform
     return Media(sound, None if choice == "sound" else media.mouth, media.words)
-
-
-def _nth(clips: Sequence[int], position: int, seed: list[int]) -> int:
-    """The `position`-th clip of an endless stream that shuffles `clips` anew each time round."""
-    turn, place = divmod(position, len(clips))
-    return clips[int(np.random.default_rng([*seed, turn]).permutation(len(clips))[place])]

@@ -1,4 +1,4 @@
-"""Altered copies of clips, written once: spliced sentences, other tempos.
+"""Altered copies of clips, written once: spliced sentences, less silence, other tempos.
 
 In training each clip is altered anew in every batch. A teacher whose answers are cached cannot follow that: it hears
 these copies once, and the student gets the same ones, with noise and a moving camera on top.
@@ -15,12 +15,13 @@ import numpy as np
 from edgeav.data.batch import Source, at_tempo
 from edgeav.data.cache import DecodedClips, made_once, write_clips
 from edgeav.data.corpus import Media
+from edgeav.data.draw import margins, trimmed
 from edgeav.progress import Progress
 
 
 @dataclass(frozen=True)
 class Variation:
-    """How many copies of each clip, and the share at another tempo; the source says how many are spliced."""
+    """How many copies of each clip, and the share at another tempo; the source says how many are spliced and trimmed."""
 
     copies: int
     tempo_share: float
@@ -39,5 +40,6 @@ def _copies(source: Source, variation: Variation) -> Iterator[tuple[str, str, Me
         for index in source.usable:
             r = np.random.default_rng([variation.seed, copy, index])
             media, text = source.clip(index, r)
+            media = trimmed(media, margins(media.words, source.trim, r))
             media = at_tempo(media, source.tempo(variation.tempo_share, r))
             yield source.clips.rows[index].speaker, text, media

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeav.models.config import Block, Encoder
+from edgeav.models.dropout import Dropout
 
 MASKED = -1e4  # finite, so that a row with nothing to attend to stays finite too, in half precision as well
 
@@ -24,7 +25,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up, self.down = nn.Linear(width, hidden, encoder.bias), nn.Linear(hidden, width, encoder.bias)
         self.activation = nn.SiLU() if encoder.activation == "swish" else nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.dropout(self.activation(self.up(x))))
@@ -178,7 +179,7 @@ class ConformerBlock(nn.Module):
         self.conv = ConvModule(width, config, encoder)
         self.feed_forward_2 = FeedForward(width, config.feed_forward_2, encoder, dropout)
         self.norms = nn.ModuleList([nn.LayerNorm(width, encoder.norm_epsilon) for _ in range(5)])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor, mask: Tensor) -> Tensor:
         x = x + 0.5 * self.dropout(self.feed_forward_1(self.norms[0](x)))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edgeav.models.config import ModelConfig
 from edgeav.models.conformer import MASKED
+from edgeav.models.dropout import Dropout
 
 Pair = tuple[Tensor, Tensor]  # keys and values, (B, H, N, W) each
 
@@ -49,7 +50,7 @@ class TextDecoder(nn.Module):
         self.blocks = nn.ModuleList([DecoderBlock(config) for _ in range(config.decoder.blocks)])
         self.norm = nn.LayerNorm(width, config.encoder.norm_epsilon)
         self.head = nn.Linear(width, vocabulary)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, tokens: Tensor, memory: Tensor, valid: Tensor) -> Tensor:
         """`valid` (B, N, 1) is 0 at padding of `memory`; padding of `tokens` must stand behind the text."""
@@ -94,7 +95,7 @@ class DecoderBlock(nn.Module):
         self.self_attention, self.source_attention = MultiHead(width, heads), MultiHead(width, heads)
         self.feed_forward = RectifiedLayer(width, config.decoder.feed_forward, config.dropout)
         self.norms = nn.ModuleList([nn.LayerNorm(width, config.encoder.norm_epsilon) for _ in range(3)])
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, memory: Pair, mask: Tensor, later: Tensor) -> Tensor:
         """Keys and values of the memory, its mask (B, 1, 1, N), and the mask of what is still to come (L, L)."""
@@ -142,7 +143,7 @@ class RectifiedLayer(nn.Module):
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.dropout(self.up(x).relu()))

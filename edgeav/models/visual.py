@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeav.models import config as c
+from edgeav.models.dropout import Dropout
 from edgeav.models.resnet import residual_blocks
 
 
@@ -58,7 +59,7 @@ class LipFrontend(nn.Module):
         super().__init__()
         self.stem, self.convs, self.rectify = stem, nn.Sequential(*layers), rectify
         self.linear = nn.Linear(features, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.downsample = Downsample(config.width) if config.inputs.video_frames == 2 else nn.Identity()
 
     def forward(self, video: Tensor, within: Tensor | None = None) -> Tensor:
@@ -97,11 +98,12 @@ class Stem3d(nn.Module):
         padding = (time // 2, height // 2, width // 2)
         self.shrink = shrink or nn.Identity()
         self.conv = nn.Conv3d(1, channels, kernel, (1, stride, stride), padding, bias=False)
-        self.norm, self.activation = nn.BatchNorm3d(channels), activation
+        self.norm, self.activation = nn.BatchNorm2d(channels), activation
 
     def forward(self, video: Tensor) -> Tensor:
-        x = self.activation(self.norm(self.conv(self.shrink(video).unsqueeze(1))))  # (B, C, T, H', W')
-        return x.transpose(1, 2).flatten(0, 1)
+        x = self.conv(self.shrink(video).unsqueeze(1)).transpose(1, 2).flatten(0, 1)  # (B*T, C, H', W')
+        # Channels last before the norm: in training all that follows takes half the time on CPUs.
+        return self.activation(self.norm(x.contiguous(memory_format=torch.channels_last)))
 
 
 class Stem2d(nn.Module):

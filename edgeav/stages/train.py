@@ -38,6 +38,8 @@ class Ingredient(Strict):
     """Leave it out, and say so, where the folder is absent."""
     splice: Share = 0.0
     """Probability that a clip gets words of other clips of its speaker; see edgeav/data/splice.py."""
+    trim: Share = 0.0
+    """Probability that most of the silence before and after a clip's words is cut; see edgeav/data/draw.py."""
     variants: int = Field(0, ge=0, le=100)
     """So many copies of each clip are spliced and put to other tempos once; 0: anew in every batch."""
     word_times: bool = False
@@ -63,10 +65,14 @@ class Train(Stage):
     steps: int = Field(ge=1)
     processes: int = Field(2, ge=1, le=64)
     learning_rate: float = Field(1.2e-3, gt=0, le=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` moves the matrices of the Conformer blocks; see edgeav/optimizers.py."""
     weight_decay: float = Field(0.02, ge=0, le=1)
     warmup: int = Field(150, ge=1)
     flat: float = Field(0.35, ge=0, lt=1)
     """Share of the steps at full rate, before the cosine."""
+    fade: float = Field(0.85, gt=0, le=100)
+    """The losses on frames fade out over so much of the steps; above 1, something of them is left at the end."""
     inter_ctc_weight: float = Field(0.3, ge=0, le=1)
     """Share of the intermediate CTC losses in CTC, for a model with `inter_ctc`."""
     attention_weight: float = Field(0.9, ge=0, le=1)
@@ -157,11 +163,13 @@ class Train(Stage):
             out = run.scratch("clips") / f"{folder.name}-timed-{key}"
             folder = timed(DecodedClips(folder), trained, out, run.progress).folder
         if item.variants:
-            source = Source(DecodedClips(folder), item.per_batch, self.longest_s, item.splice, left_out)
+            clips = DecodedClips(folder)
+            source = Source(clips, item.per_batch, self.longest_s, item.splice, left_out, trim=item.trim)
             variation = Variation(item.variants, self.noise.tempo_share, run.recipe.seed)
-            key = digest([asdict(variation), item.splice, left_out, self.longest_s])[:8]
+            key = digest([asdict(variation), item.splice, item.trim, left_out, self.longest_s])[:8]
             folder = vary(source, variation, run.scratch("clips") / f"{folder.name}-{key}", run.progress).folder
-        return Serving(str(folder), item.per_batch, item.splice, left_out, varied=item.variants > 0)
+        varied = item.variants > 0
+        return Serving(str(folder), item.per_batch, item.splice, left_out, varied, trim=0.0 if varied else item.trim)
 
     def _left_out(self, corpora: Mapping[str, Corpus], run: Run) -> Iterator[tuple[str, str, Path]]:
         """(corpus, speaker, decoded clips) of everybody who is not trained on; EdgeavError for an unknown speaker."""
