@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -45,10 +46,11 @@ def run(job: Job, folder: Path) -> dict[str, torch.Tensor]:
     return load_model(trained(job, folder)).state_dict()
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_killed_run_goes_on_with_the_losses_and_weights_of_an_unbroken_one(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Job, optimizer: Literal["adamw", "muon"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = replace(job, log_every=1)
+    job = replace(job, log_every=1, optimizer=optimizer)
     unbroken = run(job, tmp_path / "unbroken")
     killed_in_step_5(job, tmp_path / "killed", monkeypatch)
     resumed = run(job, tmp_path / "killed")
@@ -107,8 +109,12 @@ def test_accumulated_gradients_are_those_of_one_large_batch(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(exact: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_train_as_one_does(
+    exact: Job, optimizer: Literal["adamw", "muon"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    exact = replace(exact, optimizer=optimizer)
     run(exact, tmp_path / "one")
     launch(replace(exact, accumulate=1, processes=2, folder=str(tmp_path / "two")))
     assert_same_training(tmp_path / "one", tmp_path / "two")
