@@ -24,7 +24,7 @@ from edgeav.data.lip_faults import UNTOLD, missing, untold
 from edgeav.data.splice import Donors
 from edgeav.data.text import Tokenizer
 from edgeav.models.config import ModelConfig
-from edgeav.runtime.features import Inputs, empty_inputs, hear, normalize_video, pack
+from edgeav.runtime.features import Inputs, hear, normalize_video, pack
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ, Features, LogMel
 
 NO_LABEL = -1
@@ -217,19 +217,21 @@ def mask(audio: NDArray[np.float32], features: Features, r: np.random.Generator)
 
 def collate(items: Sequence[tuple[Inputs, NDArray[np.int64], str]], tokenizer: Tokenizer, features: Features) -> Batch:
     """Pad to the longest."""
-    whole = padded([inputs for inputs, _, _ in items], features)
-    labels = np.full((len(items), whole.steps), NO_LABEL)
+    takes = [inputs for inputs, _, _ in items]
+    rows = [row for row, inputs in enumerate(takes) if inputs.presence[..., 1].any()]
+    if not rows and features.video:
+        rows = [0]  # a black clip nobody looks at: every process must touch the same parameters
+    steps = max(inputs.steps for inputs in takes)
+    heard, seen, _ = (shape[1] for shape in features.shapes(1, steps))
+    labels = np.full((len(items), steps), NO_LABEL)
     for row, (_, label, _) in enumerate(items):
         labels[row, : len(label)] = label
-    rows = np.flatnonzero(whole.presence[:, :, 1].any(axis=1))
-    if not len(rows) and features.video:
-        rows = np.zeros(1, int)  # a black clip nobody looks at: every process must touch the same parameters
     tokens = [tokenizer.encode(text) for _, _, text in items]
     return Batch(
-        audio=torch.from_numpy(whole.audio),
-        video=torch.from_numpy(whole.video[rows]),
-        video_rows=torch.from_numpy(rows),
-        presence=torch.from_numpy(whole.presence),
+        audio=torch.from_numpy(_stacked([inputs.audio for inputs in takes], heard)),
+        video=torch.from_numpy(_stacked([takes[row].video for row in rows or [0]], seen)[: len(rows)]),
+        video_rows=torch.tensor(rows, dtype=torch.long),
+        presence=torch.from_numpy(_stacked([inputs.presence for inputs in takes], steps)),
         labels=torch.from_numpy(labels),
         steps=torch.tensor([inputs.steps for inputs, _, _ in items]),
         targets=torch.tensor([t for ids in tokens for t in ids]),
@@ -240,11 +242,17 @@ def collate(items: Sequence[tuple[Inputs, NDArray[np.int64], str]], tokenizer: T
 
 def padded(clips: Sequence[Inputs], features: Features) -> Inputs:
     """Clips of one row each -> one of B rows, as long as the longest."""
-    whole = empty_inputs(features, max(inputs.steps for inputs in clips), len(clips))
-    for row, inputs in enumerate(clips):
-        for all_of_it, part in zip(whole, inputs, strict=True):
-            all_of_it[row, : part.shape[1]] = part[0]
-    return whole
+    shapes = features.shapes(1, max(inputs.steps for inputs in clips))
+    return Inputs(*(_stacked(parts, shape[1]) for parts, shape in zip(zip(*clips, strict=True), shapes, strict=True)))
+
+
+def _stacked(parts: Sequence[NDArray[np.float32]], length: int) -> NDArray[np.float32]:
+    """(1, n, …) each -> (B, length, …), zeros behind the end of each."""
+    out = np.empty((len(parts), length, *parts[0].shape[2:]), np.float32)
+    for row, part in zip(out, parts, strict=True):
+        row[: part.shape[1]] = part[0]
+        row[part.shape[1] :] = 0
+    return out
 
 
 def _taken(media: Media, features: Features) -> Media:

@@ -21,7 +21,7 @@ from edgeav.progress import Progress
 
 @dataclass(frozen=True)
 class Variation:
-    """How many copies of each clip, and the share at another tempo; the source says how many are spliced and trimmed."""
+    """How many copies of each clip, and the share at another tempo; the source says which are spliced and cut."""
 
     copies: int
     tempo_share: float

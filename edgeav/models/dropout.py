@@ -13,7 +13,7 @@ LEVELS = 256  # of one byte: the probability is rounded to a multiple of 1 / 256
 
 
 class Dropout(nn.Dropout):
-    """As `nn.Dropout`, whose probability is rounded to 1/256, on CPUs; the same as it elsewhere and when not training."""
+    """As `nn.Dropout`; in training on CPUs its probability is rounded to 1/256."""
 
     def forward(self, x: Tensor) -> Tensor:
         dropped = round(self.p * LEVELS)
