@@ -6,10 +6,11 @@
   Szegedy et al. 2016 (https://arxiv.org/abs/1512.00567).
 - The frame losses look at the middle and the last block and at each front end alone. They are faded out, since word
   times are only roughly right. Without them lips take several times longer to be learned.
-- The anchor keeps CTC's spikes within the words they stand for; where a token stands is otherwise nobody's concern
-  (Sak et al. 2015, https://arxiv.org/abs/1507.06947, limit delays so). Without it a model of sentences of six words
-  wrote the first in the first frame and crowded the others in the middle and at the end: a layout that served no other
-  sentence, and no student.
+- Where word times are known, CTC's paths are to keep to them: a token far from its word costs `STRAY` nats. Where a
+  token stands is otherwise nobody's concern (Sak et al. 2015, https://arxiv.org/abs/1507.06947, limit delays so).
+  Without it a model of sentences of six words writes the first in the first frame and the last in the last, whenever
+  they are said: a layout that serves no other sentence, and no student. A loss of its own on tokens out of place was
+  too weak: that layout is learned in the first hundred steps and stays. Within CTC the right paths are likely ones.
 
 Each loss is a mean over clips, tokens or frames, whose number differs from batch to batch. So that several processes,
 or several small batches one after the other, give the gradient of one large batch, each mean is weighed by its share of
@@ -30,7 +31,7 @@ from edgeav.data.batch import NO_LABEL, Batch
 from edgeav.models import AVModel
 
 FRAME_WEIGHTS = {"middle": 1.5, "last": 1.0, "sound": 0.5, "lips": 1.0}
-ANCHOR_WEIGHT = 3.0
+STRAY = 5.0  # nats that a token costs in a step in which something else, or nothing, is said
 LABEL_SMOOTHING = 0.1  # of the attention decoder, as in Auto-AVSR
 
 
@@ -68,7 +69,7 @@ class CtcTraining(nn.Module):
         counts = {"ctc": clips} | ({"inter_ctc": clips} if config.inter_ctc else {})
         if self.model.decoder is not None:
             counts["attention"] = float(len(batch.targets)) + clips  # each text ends in eos
-        return counts | {name: float((self._labels(name, batch) != NO_LABEL).sum()) for name in (*self.heads, "anchor")}
+        return counts | {name: float((self._labels(name, batch) != NO_LABEL).sum()) for name in self.heads}
 
     def encoded(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
         """What each front end makes of the batch, and what the trunk makes of that; each (B, N, D)."""
@@ -80,19 +81,18 @@ class CtcTraining(nn.Module):
         logits = self.model.head(hidden[-1])
         views = {"middle": hidden[len(hidden) // 2], "last": hidden[-1], **streams}
         frames = {name: cross_entropy(self.heads[name](v), self._labels(name, batch)) for name, v in views.items()}
-        frames["anchor"] = astray(logits, self._labels("anchor", batch), self.model.config.blank)
         return self._on_text(hidden, logits, batch) | frames
 
     def total(self, losses: dict[str, Tensor], frame_weight: float) -> Tensor:
-        """The losses on the text, mixed, those on the frames, and the anchor, which holds to the end."""
-        frames = sum(FRAME_WEIGHTS[name] * losses[name] for name in self.heads)
-        return self._mixed(losses) + frame_weight * frames + ANCHOR_WEIGHT * losses["anchor"]
+        """The losses on the text, mixed, and those on the frames."""
+        return self._mixed(losses) + frame_weight * sum(FRAME_WEIGHTS[name] * losses[name] for name in self.heads)
 
     def _on_text(self, hidden: list[Tensor], logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         model, config = self.model, self.model.config
-        losses = {"ctc": ctc(logits, batch, config.blank)}
+        stray = astray(self._labels("text", batch), config.blank, config.vocabulary)
+        losses = {"ctc": ctc(logits, batch, config.blank, stray)}
         if config.inter_ctc:
-            between = [ctc(model.head(hidden[place]), batch, config.blank) for place in config.inter_ctc]
+            between = [ctc(model.head(hidden[place]), batch, config.blank, stray) for place in config.inter_ctc]
             losses["inter_ctc"] = torch.stack(between).mean()
         if model.decoder is not None:
             given, wanted = decoder_texts(batch, config.eos)
@@ -135,28 +135,25 @@ def weighed(losses: dict[str, Tensor], shares: Mapping[str, float] | None) -> di
     return losses if shares is None else {name: loss * shares[name] for name, loss in losses.items()}
 
 
-def ctc(logits: Tensor, batch: Batch, blank: int) -> Tensor:
-    """(B, N, V) -> the mean negative log-likelihood per target token."""
-    log_probs = logits.float().log_softmax(-1).transpose(0, 1)
+def ctc(logits: Tensor, batch: Batch, blank: int, stray: Tensor | None = None) -> Tensor:
+    """(B, N, V) -> the mean negative log-likelihood per target token, in which `stray` (B, N, V) tokens cost more."""
+    log_probs = logits.float().log_softmax(-1)
+    if stray is not None:
+        log_probs = log_probs - STRAY * stray
+    log_probs = log_probs.transpose(0, 1)
     return F.ctc_loss(log_probs, batch.targets, batch.steps, batch.target_lengths, blank=blank, zero_infinity=True)
 
 
-def astray(logits: Tensor, labels: Tensor, blank: int) -> Tensor:
-    """(B, N, V), (B, N) with -1 for unknown -> the mean of -log P(blank, or what is said at that step or beside it).
+def astray(labels: Tensor, blank: int, vocabulary: int) -> Tensor:
+    """(B, N) with -1 for unknown -> (B, N, V): 1 for a token that is not said at that step nor at one beside it.
 
-    0 where nothing is known.
+    0 for the blank, and for all tokens where nothing is known.
     """
     known = labels != NO_LABEL
-    if not bool(known.any()):
-        return 0.0 * logits.float().sum()
-    log_probs = logits.float().log_softmax(-1)
-    said = labels.masked_fill(~known, blank)
-    beside = [torch.cat([said[:, :1], said[:, :-1]], 1), said, torch.cat([said[:, 1:], said[:, -1:]], 1)]
-    allowed = torch.zeros_like(log_probs, dtype=torch.bool).index_fill(
-        2, torch.tensor([blank], device=logits.device), True
-    )
-    allowed = allowed.scatter(2, torch.stack(beside, 2), True)
-    return -log_probs.masked_fill(~allowed, -torch.inf).logsumexp(-1)[known].mean()
+    said = F.one_hot(labels.masked_fill(~known, blank), vocabulary)
+    near = said + F.pad(said[:, 1:], (0, 0, 0, 1)) + F.pad(said[:, :-1], (0, 0, 1, 0))
+    near[..., blank] = 1
+    return ((near == 0) & known[..., None]).float()
 
 
 def decoder_texts(batch: Batch, eos: int) -> tuple[Tensor, Tensor]:
