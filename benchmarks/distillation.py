@@ -89,6 +89,8 @@ def recipe_of(arm: str, seed: int, options: argparse.Namespace) -> Recipe:
     base = Recipe.load(options.recipe)
     stage = next(step.distill for step in base.stages if step.distill is not None)
     settings = stage.model_dump(mode="json") | {"steps": options.steps, "student": {"preset": options.student}}
+    for item in settings["mix"]:  # of all arms the same, also where nobody teaches
+        item["word_times"] = item["word_times"] and base.model
     if arm == ALONE:
         model, settings = {"preset": options.student}, {name: settings[name] for name in Train.model_fields}
         step = {"train": settings}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgeav.catalog import find_model
 from edgeav.data.cache import DecodedClips, write_clips
 from edgeav.data.corpus import Media
 from edgeav.data.text import train_tokenizer
@@ -75,7 +76,19 @@ def test_clips_with_times_keep_them_and_the_others_get_theirs_without_a_copy_of_
     assert (tmp_path / "timed" / "sound.i16").samefile(tmp_path / "clips" / "sound.i16")
 
 
+def stage(word_times: bool | str) -> Train:
+    return Train.model_validate({"mix": [{"corpus": "demo", "per_batch": 2, "word_times": word_times}], "steps": 1})
+
+
 def test_a_model_that_has_learned_nothing_tells_no_times(tmp_path: Path) -> None:
-    stage = Train.model_validate({"mix": [{"corpus": "demo", "per_batch": 2, "word_times": True}], "steps": 1})
+    asks = stage(True)
     with pytest.raises(EdgeavError, match=r"word_times of demo .* no weights"):
-        stage.times_from(tmp_path)
+        asks.times_from(asks.mix[0], tmp_path)
+
+
+def test_word_times_come_from_the_model_that_is_named_or_the_one_that_the_stage_begins_with(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    named, begun, none = stage("av-fast-conformer-demo"), stage(True), stage(False)
+    assert named.times_from(named.mix[0], tmp_path) == find_model("av-fast-conformer-demo")
+    assert begun.times_from(begun.mix[0], tmp_path) == tmp_path
+    assert none.times_from(none.mix[0], tmp_path) is None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from edgeav.catalog import find_model
 from edgeav.data.disturbance import MODALITIES, Disturbance, Modality
 from edgeav.errors import EdgeavError
 from edgeav.spec import Strict
@@ -42,8 +43,9 @@ class Ingredient(Strict):
     """Probability that most of the silence before and after a clip's words is cut; see edgeav/data/draw.py."""
     variants: int = Field(0, ge=0, le=100)
     """So many copies of each clip are spliced and put to other tempos once; 0: anew in every batch."""
-    word_times: bool = False
-    """Clips without word times get them from the model that the stage begins with; see edgeav/data/word_times.py."""
+    word_times: bool | str = False
+    """Clips without word times get them from the model that the stage begins with, or from a trained one that is named;
+    see edgeav/data/word_times.py."""
     leave_out: list[str] = Field(default_factory=list)
     """Speakers that are not trained on: they are there to choose settings by, and validated on."""
 
@@ -107,8 +109,8 @@ class Train(Stage):
         valid |= {f"{n} {speaker}": str(folder) for n, speaker, folder in self._left_out(corpora, run)}
         noise = self.noise.present(run.progress.say)
         ingredients = [item for item in self.mix if item.corpus in corpora]
-        trained = self.times_from(model_folder)
-        sources = [self._serving(item, decoded[item.corpus], trained, run) for item in ingredients]
+        tellers = [self.times_from(item, model_folder) for item in ingredients]  # before the first takes its time
+        sources = [self._serving(i, decoded[i.corpus], who, run) for i, who in zip(ingredients, tellers, strict=True)]
         school = self.school(model_folder, run, [Path(source.clips) for source in sources])
         models = [folder_hash(Path(folder)) for folder in (start, *([school.teacher] if school else []))]
         key = digest([self.model_dump(), noise.model_dump(), seed, models])[:8]
@@ -138,18 +140,20 @@ class Train(Stage):
         """Who teaches beside the texts: nobody."""
         return None
 
-    def times_from(self, model_folder: Path) -> Path:
-        """Who tells word times, if they are asked for; EdgeavError where nobody has learned anything yet."""
-        asked = [item.corpus for item in self.mix if item.word_times]
-        if asked and not (model_folder / "model.safetensors").is_file():
+    def times_from(self, item: Ingredient, model_folder: Path) -> Path | None:
+        """Who tells the word times of a corpus, if any are asked for; EdgeavError for a model without weights."""
+        if not item.word_times:
+            return None
+        folder = find_model(item.word_times) if isinstance(item.word_times, str) else model_folder
+        if not (folder / "model.safetensors").is_file():
             raise EdgeavError(
-                f"{type(self).__name__.lower()}: mix: word_times of {', '.join(asked)} come from the model that the"
-                " stage begins with, and it has no weights; train it first, in a stage before"
+                f"{type(self).__name__.lower()}: mix: word_times of {item.corpus} come from {folder}, which has no"
+                " weights; train it first, in a stage before, or name a trained model: word_times: MODEL"
             )
-        return model_folder
+        return folder
 
-    def _serving(self, item: Ingredient, decoded: Path, trained: Path, run: Run) -> Serving:
-        """What of the corpus is trained on: its clips, or altered copies of them."""
+    def _serving(self, item: Ingredient, decoded: Path, teller: Path | None, run: Run) -> Serving:
+        """What of the corpus is trained on: its clips, or altered copies of them. `teller`: of word times."""
         from edgeav.data.batch import Source
         from edgeav.data.cache import DecodedClips
         from edgeav.data.variants import Variation, vary
@@ -158,10 +162,9 @@ class Train(Stage):
         from edgeav.run import digest, folder_hash
 
         folder, left_out = decoded, tuple(item.leave_out)
-        if item.word_times:
-            key = digest(folder_hash(trained))[:8]
-            out = run.scratch("clips") / f"{folder.name}-timed-{key}"
-            folder = timed(DecodedClips(folder), trained, out, run.progress).folder
+        if teller:
+            out = run.scratch("clips") / f"{folder.name}-timed-{digest(folder_hash(teller))[:8]}"
+            folder = timed(DecodedClips(folder), teller, out, run.progress).folder
         if item.variants:
             clips = DecodedClips(folder)
             source = Source(clips, item.per_batch, self.longest_s, item.splice, left_out, trim=item.trim)
