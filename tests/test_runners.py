@@ -254,4 +254,4 @@ def test_the_cpp_runner_needs_at_most_60_mb_for_the_demo_model_and_multiplies_in
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["peak_rss_mb"] <= 60
-    assert found["integer_share"]["nodes"] > 0.5
+    assert found["integer_share"]["nodes"] > 0.75  # attention's products stay in float

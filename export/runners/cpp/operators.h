@@ -89,8 +89,11 @@ class Operators : public tracing::EventTracer {
                        [&](const std::string& word) { return type.find(word) != std::string::npos; });
   }
 
-  // Computes in 8 bits. Converting to them is the price, not the arithmetic.
-  static bool integer(const std::string& type) { return has(type, {"QS8", "QU8", "QD8"}) && !has(type, {"Convert"}); }
+  // Computes in 8 bits: "(NHWC, QC8)" does, "(NC, F32, QC8W)" has weights of 8 bits alone. Converting to them is the price,
+  // not the arithmetic.
+  static bool integer(const std::string& type) {
+    return has(type, {"QS8", "QU8", "QD8", "QC8)"}) && !has(type, {"Convert"});
+  }
 
   tracing::EventTracerEntry started(const std::string& type) {
     tracing::EventTracerEntry entry{};
