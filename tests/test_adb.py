@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -129,10 +129,10 @@ def test_a_connection_that_drops_in_the_middle_of_a_push_is_opened_again(
     assert there == {name: path.read_bytes() for name, path in files.items()}
 
 
-def test_the_cpp_runner_is_measured_over_adb_and_its_profile_is_pulled(phone: Device, tmp_path: Path) -> None:
+def test_the_cpp_runner_is_measured_over_adb_and_its_profile_is_pulled(
+    phone: Device, demo_bundle: Callable[[str, str], Path], record_property: Callable[[str, object], None]
+) -> None:
     pytest.importorskip("executorch", reason="pip install 'edgeav[executorch]'")
-    from tiny_executorch import make_executorch_bundle
-
     from edgeav import runner
     from edgeav.profiling import profile
 
@@ -140,7 +140,8 @@ def test_the_cpp_runner_is_measured_over_adb_and_its_profile_is_pulled(phone: De
         runner.build("aarch64")
     except EdgeavError as error:
         pytest.skip(str(error))
-    found = profile(make_executorch_bundle(tmp_path / "tiny").folder, phone)
-    assert (found.device, found.arch, found.emulated, found.golden.cases) == ("emulated-adb", "aarch64", True, 2)
-    assert found.golden.max_abs < 1e-4 and "dotprod" in found.isa and "latency" in found.not_measured
+    found = profile(demo_bundle("executorch-xnnpack", "int8"), phone)
+    record_property("golden vectors off by", f"{found.golden.max_abs:.1e}")
+    assert (found.device, found.arch, found.emulated, found.golden.cases) == ("emulated-adb", "aarch64", True, 1)
+    assert "dotprod" in found.isa and "latency" in found.not_measured
     assert found.operators and not list(on_the_phone(str(phone.folder)).glob("result-*"))

@@ -6,11 +6,14 @@ import ast
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+import time
 import wave
+from collections.abc import Callable
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -136,6 +139,26 @@ def cpp_runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_the_cpp_runner_is_built_by_its_script_with_all_that_it_needs(
+    arch: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    if find_spec("executorch") is None or (
+        arch != platform.machine() and shutil.which(f"{arch}-linux-gnu-g++") is None
+    ):
+        pytest.skip(f"needs the executorch wheel, and g++-{arch}-linux-gnu for another machine's")
+    command, start = ["sh", str(RUNNERS / "cpp" / "build.sh"), arch, str(tmp_path / "out")], time.monotonic()
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable})
+    record_property(f"s to build for {arch}", round(time.monotonic() - start, 1))
+    assert result.returncode == 0, result.stderr
+    program = (tmp_path / "out" / "run_bundle").read_bytes()
+    assert int.from_bytes(program[18:20], "little") == {"x86_64": 62, "aarch64": 183}[arch]  # e_machine of ELF
+    assert {"libexecutorch.so", "libexecutorch_backend_xnnpack.so"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+
+
+@pytest.mark.slow
 def test_the_cpp_runner_builds_and_reproduces_the_golden_vectors(cpp_runner: Path, tmp_path: Path) -> None:
     from tiny_executorch import make_executorch_bundle
 
@@ -236,7 +259,7 @@ def test_the_cpp_runner_computes_the_log_mel_of_any_model(
 
 @pytest.mark.slow
 def test_the_cpp_runner_needs_at_most_60_mb_for_the_demo_model_and_multiplies_in_integers(
-    cpp_runner: Path, tmp_path: Path
+    cpp_runner: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     from tiny_av import clip, target
 
@@ -253,5 +276,6 @@ def test_the_cpp_runner_needs_at_most_60_mb_for_the_demo_model_and_multiplies_in
 
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
+    record_property("MB at most, int8, 4 s", round(found["peak_rss_mb"], 1))
     assert found["peak_rss_mb"] <= 60
     assert found["integer_share"]["nodes"] > 0.75  # attention's products stay in float
