@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,17 @@ def main() -> None:
 
 
 def measured(row: Row) -> dict[str, Any]:
-    """{what, bar, passed, failed, skipped, values: {test: {name: [values]}}, missing, commit, cpu, versions}."""
+    """Run the tests of a row, one after another; see `read`."""
     with tempfile.TemporaryDirectory() as place:
         report = Path(place) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", f"--junitxml={report}"]
+        command += ["-o", "junit_family=xunit1"]  # the one that may hold what a test records
         subprocess.run([*command, *(f"tests/{test}" for test in row.tests)], cwd=REPOSITORY, stdout=sys.stderr)
-        cases = list(ElementTree.parse(report).iter("testcase"))
+        return read(row, list(ElementTree.parse(report).iter("testcase")))
+
+
+def read(row: Row, cases: Sequence[ElementTree.Element]) -> dict[str, Any]:
+    """{what, bar, passed, failed, skipped, missing, values: {test: {name: [values]}}, commit, cpu, versions}."""
     bad = [case.attrib["name"] for case in cases if case.find("failure") is not None or case.find("error") is not None]
     skips = [case.find("skipped") for case in cases]
     reasons = [skip.attrib.get("message", "") for skip in skips if skip is not None]
