@@ -151,25 +151,26 @@ def _values(case: ElementTree.Element) -> dict[str, list[str]]:
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
-    """In Markdown: a line a row, the values of its tests under each other."""
+    """In Markdown: a line a row, its tests under each other."""
     lines = ["| what | bar | tests passed | measured |", "|---|---|---:|---|"]
     for name in filter(found.__contains__, ROWS):
         row = found[name]
         total = row["passed"] + len(row["failed"]) + row["skipped"]
-        said = [
-            f"{_case(test)}{key} {', '.join(values)}"
-            for test, by in row["values"].items()
-            for key, values in by.items()
-        ]
-        said += [f"FAILED {test}" for test in row["failed"]] + [f"skipped: {reason}" for reason in row["missing"]]
+        said = [f"{_words(test)}: {_said(values)}" for test, values in row["values"].items()]
+        said += [f"FAILED {_words(test)}" for test in row["failed"]]
+        said += [f"skipped: {reason}" for reason in row["missing"]]
         cells = (row["what"], row["bar"], f"{row['passed']} of {total}", "<br>".join(said))
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def _case(test: str) -> str:
-    """ "[int8-emulated-pi-4] -> "int8-emulated-pi-4: " of a test's name."""
-    return f"{test.partition('[')[2].rstrip(']')}: " if "[" in test else ""
+def _said(values: dict[str, list[str]]) -> str:
+    return "; ".join(f"{name} {', '.join(several)}" for name, several in values.items())
+
+
+def _words(test: str) -> str:
+    """A test's name as the sentence that it is, with its parameters."""
+    return test.removeprefix("test_").replace("_", " ").replace("[", " [")
 
 
 if __name__ == "__main__":
