@@ -170,7 +170,8 @@ def _said(values: dict[str, list[str]]) -> str:
 
 def _words(test: str) -> str:
     """A test's name as the sentence that it is, with its parameters."""
-    return test.removeprefix("test_").replace("_", " ").replace("[", " [")
+    name, bracket, parameters = test.removeprefix("test_").partition("[")
+    return name.replace("_", " ") + (f" {bracket}{parameters}" if bracket else "")
 
 
 if __name__ == "__main__":
