@@ -188,7 +188,6 @@ def profile(
 ) -> Profile:
     """Measure one bundle on a device, in a process of its own; `wait_s` for a device that somebody else uses."""
     workload = workload or (EMULATED if device.emulated else Workload())
-    operators = operators and device.runner == "python"
     measured = measure(Bench((bundle_folder,), workload, operators=operators), device, wait_s)
     return _typed(measured, device, workload, operators)
 

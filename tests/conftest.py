@@ -33,6 +33,27 @@ def grid() -> Path:
     return GRID
 
 
+@pytest.fixture(scope="session")
+def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """demo_bundle(target, precision) -> that bundle of the demo model. EDGEAV_BUNDLES: a folder that has some."""
+    made: dict[str, Path] = {}
+
+    def make(target: str, precision: str) -> Path:
+        from edgeav.compress import export_one
+        from edgeav.target import Target
+
+        name = f"{target}-{precision}"
+        ready = Path(os.environ.get("EDGEAV_BUNDLES", "none")) / name
+        if ready.is_dir():
+            return ready
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("bundles") / name
+            export_one("av-fast-conformer-demo", Target.load(target), precision, "demo", made[name])  # type: ignore[arg-type]
+        return made[name]
+
+    return make
+
+
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssh_server.Sshd]:
     """A real SSH server of this machine; the test skips where there is none."""

@@ -167,6 +167,17 @@ def test_adb_says_when_a_device_is_not_there(tmp_path: Path, monkeypatch: pytest
         on_device(device("/tmp/x", "adb:x"), lambda _: None)
 
 
+def test_adbs_client_that_ends_with_nothing_has_lost_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "adb"
+    fake.write_text('#!/bin/sh\n[ "$3" = get-state ] && echo device\nexit 0\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(EdgeavError, match=r"adb:x: it was lost before the command ended.*\(4 tries\)"):
+        on_device(device("/tmp/x", "adb:x"), lambda _: None)
+
+
 @pytest.mark.parametrize("stranger", ["unknown", "changed", "no file"])
 def test_a_host_that_nobody_vouches_for_is_refused_and_never_remembered(
     sshd: Sshd, tmp_path: Path, stranger: str

@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = REPOSITORY / "devices" / "emulated-pi"
 CLIPS = 20
+DemoBundle = Callable[[str, str], Path]
+Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="session")
@@ -41,27 +43,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arrays = {f"sound-{i}": one.waveform for i, one in enumerate(media)}
     np.savez(path, **arrays, **{f"mouth-{i}": one.mouth for i, one in enumerate(media)})  # type: ignore[arg-type]
     return path
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory):
-    """bundle(target, precision) -> the demo model's bundle; EDGEAV_BUNDLES names a folder that has some already."""
-    made: dict[str, Path] = {}
-
-    def make(target: str, precision: str) -> Path:
-        from edgeav.compress import export_one
-        from edgeav.target import Target
-
-        name = f"{target}-{precision}"
-        ready = Path(os.environ.get("EDGEAV_BUNDLES", "none")) / name
-        if ready.is_dir():
-            return ready
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("bundles") / name
-            export_one("av-fast-conformer-demo", Target.load(target), precision, "demo", made[name])  # type: ignore[arg-type]
-        return made[name]
-
-    return make
 
 
 @pytest.fixture(scope="session", params=["emulated-cortex-a72", "emulated-cortex-a76"])
@@ -127,34 +108,39 @@ def texts_nearby(bundle: Path, clips: Path, index: int, within: float = 1e-6, dr
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_twenty_clips_on_executorch_for_arm_give_the_transcripts_of_x86(
-    cortex: Device, bundle, clips: Path, precision: str
+    cortex: Device, demo_bundle: DemoBundle, clips: Path, precision: str, record_property: Record
 ) -> None:
-    folder = bundle("executorch-xnnpack", precision)
-    found = recognize(folder, clips, cortex)
+    folder = demo_bundle("executorch-xnnpack", precision)
+    found, expected = recognize(folder, clips, cortex), texts_here(folder, clips)
+    record_property("identical transcripts", identical(found["texts"], expected))
     assert len(found["texts"]) == CLIPS and "C++" in found["runtime"]
-    assert found["texts"] == texts_here(folder, clips)
+    assert found["texts"] == expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_instructions_on_arm_repeat_within_three_percent(cortex: Device, bundle, precision: str) -> None:
-    first, second = (profile(bundle("executorch-xnnpack", precision), cortex, operators=False) for _ in range(2))
+def test_instructions_on_arm_repeat_within_three_percent(
+    cortex: Device, demo_bundle: DemoBundle, precision: str, record_property: Record
+) -> None:
+    folder = demo_bundle("executorch-xnnpack", precision)
+    first, second = (profile(folder, cortex, operators=False) for _ in range(2))
     assert first.emulated and first.golden.cases == 1
-    assert_counts_repeat(first, second)
+    check_counts_repeat(first, second, record_property)
 
 
-def test_a_processor_without_the_instructions_of_its_file_is_refused(cortex: Device, bundle) -> None:
+def test_a_processor_without_the_instructions_of_its_file_is_refused(cortex: Device, demo_bundle: DemoBundle) -> None:
     other = cortex.model_copy(update={"isa": ["sve2"]})
     with pytest.raises(EdgeavError, match=r"is not what its file says:\n  isa: no sve2; it has neon"):
-        profile(bundle("executorch-xnnpack", "fp32"), other)
+        profile(demo_bundle("executorch-xnnpack", "fp32"), other)
 
 
 @pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_twenty_clips_on_a_pi_over_ssh_give_the_transcripts_of_x86(
-    pis: partial[Device], bundle, clips: Path, name: str, precision: str
+    pis: partial[Device], demo_bundle: DemoBundle, clips: Path, name: str, precision: str, record_property: Record
 ) -> None:
-    folder = bundle("onnxruntime", precision)
+    folder = demo_bundle("onnxruntime", precision)
     found, expected = recognize(folder, clips, pis(name))["texts"], texts_here(folder, clips)
+    record_property("identical transcripts", identical(found, expected))
     assert len(found) == CLIPS
     other = [i for i in range(CLIPS) if found[i] != expected[i]]
     if precision == "fp32":
@@ -164,30 +150,33 @@ def test_twenty_clips_on_a_pi_over_ssh_give_the_transcripts_of_x86(
 
 @pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
 def test_executorch_on_a_pi_over_ssh_gives_the_transcripts_of_x86(
-    pis: partial[Device], bundle, clips: Path, name: str
+    pis: partial[Device], demo_bundle: DemoBundle, clips: Path, name: str, record_property: Record
 ) -> None:
     overrides = [*pis.keywords["overrides"], "runner=cpp", "engines=[executorch]"]
-    folder = bundle("executorch-xnnpack", "int8")
-    assert recognize(folder, clips, Device.load(name, overrides))["texts"] == texts_here(folder, clips)
+    folder = demo_bundle("executorch-xnnpack", "int8")
+    found, expected = recognize(folder, clips, Device.load(name, overrides))["texts"], texts_here(folder, clips)
+    record_property("identical transcripts", identical(found, expected))
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
 def test_a_profile_of_a_pi_says_that_it_is_emulated_and_its_counts_repeat(
-    pis: partial[Device], bundle, name: str
+    pis: partial[Device], demo_bundle: DemoBundle, name: str, record_property: Record
 ) -> None:
-    first, second = (profile(bundle("onnxruntime", "fp32"), pis(name), operators=False) for _ in range(2))
+    folder = demo_bundle("onnxruntime", "fp32")
+    first, second = (profile(folder, pis(name), operators=False) for _ in range(2))
     assert first.emulated and "latency" in first.not_measured
     assert ("dotprod" in first.isa) == (name == "emulated-pi-5")
-    assert_counts_repeat(first, second)
+    check_counts_repeat(first, second, record_property)
 
 
 @pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
 def test_the_captions_of_a_pi_read_a_real_clip_as_this_machine_does(
-    pis: partial[Device], bundle, name: str, grid: Path
+    pis: partial[Device], demo_bundle: DemoBundle, name: str, grid: Path, record_property: Record
 ) -> None:
     from edgeav.runtime.transcriber import Transcriber
 
-    folder, clip = bundle("onnxruntime", "fp32"), next(iter(sorted(grid.glob("raw/**/*.mpg"))))
+    folder, clip = demo_bundle("onnxruntime", "fp32"), next(iter(sorted(grid.glob("raw/**/*.mpg"))))
     expected = Transcriber(folder).transcribe(clip)
     assert expected.text and any(note.startswith("face: found") for note in expected.notes)
 
@@ -198,6 +187,7 @@ def test_the_captions_of_a_pi_read_a_real_clip_as_this_machine_does(
         return json.loads(session.run(words, {"PYTHONPATH": app}).out)
 
     found = on_device(pis(name), read)
+    record_property("transcripts of a real clip, here | there", f"{expected.text} | {found['text']}")
     assert (found["text"], found["notes"]) == (expected.text, expected.notes)
 
 
@@ -210,8 +200,16 @@ def app_files() -> dict[str, Path]:
     return files | {str(path.relative_to(app)): path for path in app.glob("captions/*.py")}
 
 
-def assert_counts_repeat(first: Profile, second: Profile) -> None:
+def identical(found: list[str], expected: list[str]) -> str:
+    """ "20 of 20" """
+    same = sum(one == other for one, other in zip(found, expected, strict=True))
+    return f"{same} of {len(expected)}"
+
+
+def check_counts_repeat(first: Profile, second: Profile, record_property: Record) -> None:
     assert first.instructions is not None and second.instructions is not None
+    for found in (first, second):
+        record_property("million instructions a second of sound", round(found.instructions.per_second / 1e6, 3))  # type: ignore[union-attr]
     assert second.instructions.per_second == pytest.approx(first.instructions.per_second, rel=0.03)
     assert first.instructions.per_second > 1e6
 

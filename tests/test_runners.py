@@ -6,11 +6,13 @@ import ast
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import wave
+from collections.abc import Callable
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 from tiny_bundle import make_bundle
 
-from edgeav.runtime.bundle import read_bundle
+from edgeav.runtime.bundle import read_bundle, write_bundle, write_golden
 from edgeav.runtime.features import hear
 from edgeav.runtime.inputs import Features, LogMel, Samples, settings
 from edgeav.runtime.transcriber import Transcriber
@@ -26,6 +28,13 @@ from edgeav.runtime.transcriber import Transcriber
 RUNNERS = Path(__file__).parents[1] / "export" / "runners"
 PYTHON_RUNNER = RUNNERS / "python" / "run_bundle.py"
 Result = subprocess.CompletedProcess[str]
+LOG_MELS = [
+    LogMel(),
+    LogMel(mels=64, window=512, window_function="hann-periodic", mel_scale="htk", mel_norm="none"),
+    LogMel(low_hz=40, high_hz=7600, padding="reflect", pre_emphasis=0.0, normalize="none", log_guard="clamp"),
+    LogMel(mels=40, mel_corners="bins", hop=320),
+    LogMel(n_fft=400),  # no power of two
+]
 
 
 def run_python(*args: str | Path) -> Result:
@@ -94,16 +103,7 @@ def test_the_python_runner_hears_what_edgeav_hears(tiny: Path, tmp_path: Path) -
     assert result.stdout.strip() == expected != ""
 
 
-@pytest.mark.parametrize(
-    "audio",
-    [
-        LogMel(),
-        LogMel(mels=64, window=512, window_function="hann-periodic", mel_scale="htk", mel_norm="none"),
-        LogMel(low_hz=40, high_hz=7600, padding="reflect", pre_emphasis=0.0, normalize="none", log_guard="clamp"),
-        LogMel(mels=40, mel_corners="bins", hop=320),
-        Samples(),
-    ],
-)
+@pytest.mark.parametrize("audio", [*LOG_MELS, Samples()])
 def test_the_python_runner_computes_the_features_of_any_model(audio: LogMel | Samples) -> None:
     spec = spec_from_file_location("run_bundle", PYTHON_RUNNER)
     assert spec is not None and spec.loader is not None
@@ -131,12 +131,39 @@ def test_the_python_runner_imports_numpy_and_engines_only() -> None:
     assert names - set(sys.stdlib_module_names) == {"numpy", "onnxruntime", "openvino", "executorch", "torch"}
 
 
+@pytest.fixture(scope="module")
+def cpp_runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built C++ runner; skips where the tools for it are missing."""
+    return build_cpp_runner(tmp_path_factory.mktemp("build"))
+
+
 @pytest.mark.slow
-def test_the_cpp_runner_builds_and_reproduces_the_golden_vectors(tmp_path: Path) -> None:
-    runner = build_cpp_runner(tmp_path / "build")
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_the_cpp_runner_is_built_by_its_script_with_all_that_it_needs(
+    arch: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    if find_spec("executorch") is None or (
+        arch != platform.machine() and shutil.which(f"{arch}-linux-gnu-g++") is None
+    ):
+        pytest.skip(f"needs the executorch wheel, and g++-{arch}-linux-gnu for another machine's")
+    command, before = ["sh", str(RUNNERS / "cpp" / "build.sh"), arch, str(tmp_path / "out")], os.times()
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable})
+    cpu_s = sum(now - then for now, then in zip(os.times()[2:4], before[2:4], strict=True))  # of ended children
+    record_property("s of CPU to build", round(cpu_s, 1))
+    assert result.returncode == 0, result.stderr
+    assert cpu_s < 60
+    program = (tmp_path / "out" / "run_bundle").read_bytes()
+    assert int.from_bytes(program[18:20], "little") == {"x86_64": 62, "aarch64": 183}[arch]  # e_machine of ELF
+    assert {"libexecutorch.so", "libexecutorch_backend_xnnpack.so"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_the_cpp_runner_builds_and_reproduces_the_golden_vectors(cpp_runner: Path, tmp_path: Path) -> None:
     from tiny_executorch import make_executorch_bundle
 
-    bundle = make_executorch_bundle(tmp_path / "tiny")
+    bundle, runner = make_executorch_bundle(tmp_path / "tiny"), cpp_runner
 
     result = subprocess.run([runner, bundle.folder], capture_output=True, text=True, check=False)
 
@@ -166,7 +193,9 @@ def build_cpp_runner(build: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_cpp_runner_measures_what_a_profile_needs_and_times_no_wrong_answer(tmp_path: Path) -> None:
+def test_the_cpp_runner_measures_what_a_profile_needs_and_times_no_wrong_answer(
+    cpp_runner: Path, tmp_path: Path
+) -> None:
     from tiny_executorch import make_executorch_bundle
 
     from edgeav.device import Device
@@ -174,7 +203,6 @@ def test_the_cpp_runner_measures_what_a_profile_needs_and_times_no_wrong_answer(
     from edgeav.profiling import compare_pair, profile
     from edgeav.runtime.bench import Workload
 
-    build_cpp_runner(tmp_path / "build")  # skips without the tools
     facts = {"name": "desk", "description": "for tests", "connect": "local", "arch": "x86_64", "runner": "cpp"}
     device = Device.model_validate({**facts, "engines": ["executorch"], "folder": str(tmp_path / "desk")})
     bundle = make_executorch_bundle(tmp_path / "tiny")
@@ -185,6 +213,11 @@ def test_the_cpp_runner_measures_what_a_profile_needs_and_times_no_wrong_answer(
     assert measured.model_sha256["model.pte"] == bundle.files["model.pte"]["sha256"]
     assert measured.runtime.endswith("(C++)") and (measured.peak_rss_mb or 1000) < 60
     assert measured.sustained is not None and measured.sustained.windows
+    assert measured.parts_ms is not None and set(measured.parts_ms) == {"mel", "encode", "decode"}
+    assert measured.operators and sum(row.share for row in measured.operators) == pytest.approx(1)
+    products = [row for row in measured.operators if row.type.startswith("Fully Connected")]
+    assert sum(row.nodes for row in products) == 3 and not any(row.integer for row in products)
+    assert measured.integer_share is not None and measured.integer_share.nodes == 0
     assert compare_pair(bundle.folder, bundle.folder, device, rounds=2, workload=quick)["rounds"] == 2
 
     golden = next((bundle.folder / "golden").glob("*.log_probs.f32"))
@@ -196,21 +229,64 @@ def test_the_cpp_runner_measures_what_a_profile_needs_and_times_no_wrong_answer(
         profile(bundle.folder, device, quick)
 
 
+@pytest.fixture(scope="module")
+def for_executorch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle for ExecuTorch."""
+    from tiny_executorch import make_executorch_bundle
+
+    return make_executorch_bundle(tmp_path_factory.mktemp("executorch") / "tiny").folder
+
+
 @pytest.mark.slow
-def test_the_cpp_runner_needs_at_most_60_mb_for_the_demo_model(tmp_path: Path) -> None:
-    from tiny_av import clip, target
+@pytest.mark.parametrize("audio", LOG_MELS)
+def test_the_cpp_runner_computes_the_log_mel_of_any_model(
+    audio: LogMel, cpp_runner: Path, for_executorch: Path, tmp_path: Path
+) -> None:
+    takes = Features(audio=audio)
+    sound = (0.1 * np.random.default_rng(0).standard_normal(17_000)).astype("<f4")
+    sound.tofile(tmp_path / "sound")
+    bundle = Path(shutil.copytree(for_executorch, tmp_path / "tiny"))
+    spec = json.loads((bundle / "bundle.json").read_text()) | {"features": settings(takes)}
+    (bundle / "bundle.json").write_text(json.dumps(spec))
 
-    from edgeav.catalog import find_model
-    from edgeav.exporters import export
-    from edgeav.models import load_model
-
-    runner = build_cpp_runner(tmp_path / "build")
-    model, four_seconds = load_model(find_model("av-fast-conformer-demo")), clip(50)
-    place = target("executorch-xnnpack")
-    bundle = export(model, place, "int8", [four_seconds], [(None, four_seconds)], tmp_path / "demo")
-
-    command = [runner, "bench", bundle.folder, "--iterations", "2", "--warmup", "0"]
+    command = [cpp_runner, "mel", bundle, tmp_path / "sound", tmp_path / "mel"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["peak_rss_mb"] <= 60
+    expected = hear(sound, takes)
+    assert expected is not None
+    np.testing.assert_allclose(np.fromfile(tmp_path / "mel", "<f4").reshape(expected.shape), expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_cpp_runner_notices_a_log_mel_that_is_not_that_of_the_sound(
+    cpp_runner: Path, for_executorch: Path, tmp_path: Path
+) -> None:
+    bundle = read_bundle(Path(shutil.copytree(for_executorch, tmp_path / "tiny")))
+    case = bundle.golden_cases()[0]
+    sound = (0.1 * np.random.default_rng(0).standard_normal(case.arrays["mel"].shape[1] * 160)).astype(np.float32)
+    arrays = case.arrays | {"waveform": sound}  # its log-mel is noise
+    golden = [write_golden(bundle.folder, case.name, arrays, transcript=case.transcript, tolerance=case.tolerance)]
+    spec = json.loads((bundle.folder / "bundle.json").read_text()) | {"golden": golden}
+    write_bundle(bundle.folder, spec={key: spec[key] for key in spec if key not in ("schema", "files")})
+
+    result = subprocess.run([cpp_runner, bundle.folder], capture_output=True, text=True, check=False)
+
+    assert result.returncode == 1, result.stderr
+    assert re.search(r"log-mel of its sound: max abs diff [1-9]", result.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_cpp_runner_needs_at_most_60_mb_for_the_demo_model_and_multiplies_in_integers(
+    cpp_runner: Path, demo_bundle: Callable[[str, str], Path], record_property: Callable[[str, object], None]
+) -> None:
+    folder = demo_bundle("executorch-xnnpack", "int8")
+    command = [cpp_runner, "bench", folder, "--iterations", "2", "--warmup", "0", "--operators"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    record_property("MB at most, int8, 4 s", round(found["peak_rss_mb"], 1))
+    assert found["peak_rss_mb"] <= 60
+    assert found["integer_share"]["nodes"] > 0.75  # attention's products stay in float

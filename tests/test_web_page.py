@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -121,7 +121,11 @@ def press_start(page: Page) -> None:
 
 
 def test_captions_appear_and_the_golden_clip_is_pythons(
-    url: str, demo: Path, devices: tuple[str, ...], tmp_path: Path
+    url: str,
+    demo: Path,
+    devices: tuple[str, ...],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     bundle = read_bundle(demo)
     (case,) = bundle.golden_cases()
@@ -144,7 +148,9 @@ def test_captions_appear_and_the_golden_clip_is_pythons(
     (golden,) = report["golden"]
     assert golden["transcript"] == python == case.transcript
     assert golden["mel"] < 1e-4 and golden["logProbs"] <= case.tolerance
-    print(json.dumps(report, indent=1))
+    factors = [caption["times_ms"]["rtf"] for caption in report["captions"]]
+    record_property("real-time factors of the captions", " ".join(f"{factor:.2f}" for factor in factors))
+    record_property("captions", " / ".join(caption["text"] for caption in report["captions"]))
     for caption in report["captions"]:
         assert {"capture", "face", "crop", "mel", "encode", "decode"} <= set(caption["times_ms"])
         assert caption["times_ms"]["rtf"] > 0  # how much is for a quiet machine to say

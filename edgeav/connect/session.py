@@ -42,10 +42,11 @@ LOCK = f"""exec 9>>"$1" || exit 1
 {_WAIT}printf '%s' "$3" > "$1.owner"; echo held; exec cat > /dev/null
 """
 # $1 lock, $2 seconds to wait for an orphan, $3… the command. Its input is ours: when that ends, so does the command.
+# The shell itself reads it: a `cat` would outlive its shell, and adbd waits for whoever holds the end of its socket.
 RUN = f"""exec 3<&0 9>>"$1" || exit 1
 {_WAIT}shift 2
 "$@" < /dev/null 3<&- & child=$!
-{{ cat <&3 > /dev/null; kill "$child"; }} 2> /dev/null 9>&- & watch=$!
+{{ while read -r line; do :; done <&3; kill "$child"; }} > /dev/null 2>&1 9>&- & watch=$!
 exec 3<&-
 wait "$child"; code=$?
 kill "$watch" 2> /dev/null

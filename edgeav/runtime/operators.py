@@ -46,7 +46,7 @@ OPENVINO_MOVES = {
 MULTIPLYING = ("Conv", "MatMul", "Gemm", "FullyConnected", "Attention")  # where a network's multiply-adds are
 
 AOTI = "an AOTInductor package is compiled code, which has no operators left"
-EXECUTORCH = "ExecuTorch's Python runtime writes no ETDump; its C++ runtime does"
+EXECUTORCH = "ExecuTorch's Python runtime writes no ETDump; the C++ runner tells its operators"
 EXECUTORCH_MEMORY = "ExecuTorch's Python runtime loads torch, which the peak includes; the C++ runner does not"
 
 

@@ -17,7 +17,9 @@
 #include <vector>
 
 #include "json.h"
+#include "log_mel.h"
 #include "machine.h"
+#include "operators.h"
 #include "sha256.h"
 
 namespace fs = std::filesystem;
@@ -80,6 +82,22 @@ struct Bundle {
     return out;
   }
 
+  // What log-mel computed here from the sound of a golden vector is off by; nothing where the vector begins later.
+  std::optional<double> mel_difference(const Json& golden) const {
+    const auto& files = golden["files"].members;
+    if (!files.count("waveform") || !files.count("mel")) return {};
+    const std::vector<float> found = log_mel()(array(files.at("waveform")).values);
+    const std::vector<float> expected = array(files.at("mel")).values;  // with zeros up to the end of the last step
+    double largest = found.size() > expected.size() ? INFINITY : 0;
+    for (size_t i = 0; i < std::min(found.size(), expected.size()); ++i) {
+      const double off = std::abs(found[i] - expected[i]);
+      largest = std::isnan(off) ? INFINITY : std::max(largest, off);
+    }
+    return largest;
+  }
+
+  LogMel log_mel() const { return {json["features"]["audio"], json["features"]["sample_rate_hz"].number}; }
+
   // Noise of the right shape and scale, every step present: no kernel's time depends on what is said.
   std::vector<Array> noise(double seconds, unsigned seed) const {
     const Json& clock = json["steps"];
@@ -134,14 +152,15 @@ class Arena {
 
 class Model {
  public:
-  explicit Model(const Bundle& bundle)
+  // `tracer`, if any, is told what runs, and outlives the model.
+  explicit Model(const Bundle& bundle, Operators* tracer = nullptr)
       : bundle_(bundle), module_((bundle.folder / bundle.json["model"].string).string(), Module::LoadMode::Mmap) {
     const auto meta = module_.method_meta("forward");
     if (!meta.ok()) throw std::runtime_error("ExecuTorch cannot read the model");
     for (size_t i = 0; i < meta->num_memory_planned_buffers(); ++i)
       spans_.push_back(arenas_.emplace_back(meta->memory_planned_buffer_size(i).get()).span());
     memory_.emplace(executorch::runtime::Span<executorch::runtime::Span<uint8_t>>(spans_.data(), spans_.size()));
-    if (module_.load_forward(&*memory_) != executorch::runtime::Error::Ok)
+    if (module_.load_forward(&*memory_, tracer) != executorch::runtime::Error::Ok)
       throw std::runtime_error("ExecuTorch cannot load the model");
   }
 
