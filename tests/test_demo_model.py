@@ -13,7 +13,7 @@ from edgeav.data.text import load_tokenizer
 from edgeav.measure import recognizer, transcribe_all, word_error_rate
 from edgeav.models import AVModel, load_model
 
-DEMO = "av-fast-conformer-demo"
+DEMO, TEACHER = "av-fast-conformer-demo", "av-teacher"
 SAMPLE = 25  # clips: 150 words, so the interval reaches about 8 points to both sides of the card's 11 %
 
 
@@ -36,8 +36,16 @@ def test_it_recognizes_real_clips_of_a_speaker_it_knows(model: AVModel, grid: Pa
     assert wer(model, clips) < 15
 
 
-def test_its_tokens_are_its_tokenizers_and_its_files_are_small() -> None:
-    folder = find_model(DEMO)
+@pytest.mark.parametrize(("name", "most_mb"), [(DEMO, 20), (TEACHER, 60)])
+def test_tokens_are_the_tokenizers_files_are_small_and_a_card_is_there(name: str, most_mb: float) -> None:
+    folder = find_model(name)
     assert load_model(folder).config.tokens == load_tokenizer(folder).tokens
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 20e6
-    assert DEMO in [row["name"] for row in list_models()]
+    assert sum(path.stat().st_size for path in folder.iterdir()) < most_mb * 1e6
+    assert (folder / "README.md").read_text().startswith(f"# {name}\n")
+    assert name in [row["name"] for row in list_models()]
+
+
+def test_the_teacher_is_a_conformer_of_more_than_20_million_parameters_as_good_as_its_card_says() -> None:
+    teacher = load_model(find_model(TEACHER))
+    assert sum(p.numel() for p in teacher.parameters()) > 20e6
+    assert wer(teacher, open_corpus("demo").tests[0].utterances[:SAMPLE]) < 14  # 7.3 % on all 300

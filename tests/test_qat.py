@@ -112,13 +112,14 @@ def test_training_lowers_the_loss_that_rounding_costs() -> None:
     teacher.head.weight.data *= 8  # sure of something
     model = learnable(teacher, calibrated(teacher, Plan(), calibration()))
     optimizer, losses = torch.optim.AdamW(model.parameters(), lr=3e-6, weight_decay=0), []
-    for _ in range(15):
+    for _ in range(60):
         loss = torch.stack([_divergence(teacher, model, x) for x in calibration()]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert sum(losses[-5:]) / 5 < 0.75 * losses[0]
+    # A level more or less changes the loss of a step by half: many steps are averaged.
+    assert sum(losses[-20:]) / 20 < 0.75 * losses[0], losses
     assert bool(model.get_parameter("head.given.stretch").any())
 
 
@@ -143,10 +144,10 @@ def test_the_loop_takes_back_what_one_loud_clip_did_to_the_ranges(job: Job, tmp_
 
 
 def test_ranges_have_a_rate_of_their_own_and_weights_the_usual_one(job: Job, tmp_path: Path) -> None:
-    trained = run(replace(job, learning_rate=1e-6, range_learning_rate=0.05, steps=2), tmp_path)
+    trained = run(replace(job, learning_rate=1e-6, range_learning_rate=0.05, steps=1), tmp_path)
     ends, new = ((load_plan(folder).learned or {})["head"].given for folder in (Path(job.model), trained))
     moved = [abs(math.log(b / a)) for a, b in zip(ends, new, strict=True)]
-    assert all(0.02 < one < 0.11 for one in moved)  # Adam's first steps are as large as the rate, which warms up
+    assert all(0.02 < one < 0.11 for one in moved), moved  # Adam's first step is as large as the rate, which warms up
     weights = [load_model(folder).head.weight.detach() for folder in (Path(job.model), trained)]
     assert float((weights[0] - weights[1]).abs().max()) < 1e-5 + 2**-11 * float(weights[0].abs().max())
 

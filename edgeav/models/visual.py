@@ -98,12 +98,21 @@ class Stem3d(nn.Module):
         padding = (time // 2, height // 2, width // 2)
         self.shrink = shrink or nn.Identity()
         self.conv = nn.Conv3d(1, channels, kernel, (1, stride, stride), padding, bias=False)
-        self.norm, self.activation = nn.BatchNorm2d(channels), activation
+        self.norm, self.activation = PictureNorm(channels), activation
 
     def forward(self, video: Tensor) -> Tensor:
         x = self.conv(self.shrink(video).unsqueeze(1)).transpose(1, 2).flatten(0, 1)  # (B*T, C, H', W')
-        # Channels last before the norm: in training all that follows takes half the time on CPUs.
-        return self.activation(self.norm(x.contiguous(memory_format=torch.channels_last)))
+        if self.training:  # all that follows takes half the time on CPUs
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.activation(self.norm(x))
+
+
+class PictureNorm(nn.BatchNorm3d):
+    """The norm of a convolution over time and space, whose pictures it is given one by one: (B*T, C, H, W)."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() != 4:
+            raise ValueError(f"expected (B*T, C, H, W), got {tuple(input.shape)}")
 
 
 class Stem2d(nn.Module):
