@@ -38,7 +38,7 @@ def optimizers_of(training: nn.Module, job: Job) -> list[Optimizer]:
 class Muon(Optimizer):
     """Of matrices alone; torch.optim.Muon's arithmetic, the work shared by all processes."""
 
-    def __init__(self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(self, matrices: Iterable[Tensor], lr: float, weight_decay: float) -> None:
         super().__init__([{"params": list(matrices), "lr": lr, "weight_decay": weight_decay, "times": 1.0}], {})
 
     @torch.no_grad()
@@ -75,7 +75,7 @@ class Muon(Optimizer):
         return matrix.grad.lerp(state["momentum_buffer"], MOMENTUM)
 
 
-def block_matrices(training: nn.Module) -> Iterator[nn.Parameter]:
+def block_matrices(training: nn.Module) -> Iterator[Tensor]:
     for block in training.modules():
         if isinstance(block, ConformerBlock):
             yield from (layer.weight for layer in block.modules() if isinstance(layer, nn.Linear))

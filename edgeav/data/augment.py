@@ -84,7 +84,7 @@ def _slope(side: int, r: Rng) -> Array:
     across = np.linspace(-1, 1, side, dtype=np.float32)
     angle, strength = r.uniform(0, 2 * np.pi), np.float32(r.uniform(0, 0.3))
     ramp = np.float32(np.cos(angle)) * across[None, :] + np.float32(np.sin(angle)) * across[:, None]
-    return 1 + strength * ramp / np.float32(np.sqrt(2))
+    return (1 + strength * ramp / np.sqrt(2)).astype(np.float32)
 
 
 def roughen(video: Array, r: Rng) -> Array:
