@@ -50,6 +50,9 @@ def profile(
     ] = None,
     at_least: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="And for so long.")] = None,
     sustained: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Then work on without pause: 600.")] = 0.0,
+    stream: Annotated[
+        Path | None, typer.Option(metavar="CLIP", help="Play this file to the live captioner, and time each stage.")
+    ] = None,
     measured: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What the app on a device with `connect: manual` measured.")
     ] = None,
@@ -69,7 +72,7 @@ def profile(
     if measured:
         found = _brought(measured, bundle, chosen)
     else:
-        load = Load(seconds, single_stream, queries, at_least, sustained)
+        load = Load(seconds, single_stream, queries, at_least, sustained, stream)
         with TerminalProgress().busy(f"profiling {bundle} on {', '.join(one.name for one in chosen)}"):
             found = profile_all(bundle, chosen, load, wait)
     data = [row.model_dump(mode="json") for row in found.profiles]

@@ -37,6 +37,7 @@ class Load:
     queries: int | None = None
     at_least_s: float | None = None
     sustained_s: float = 0.0
+    clip: Path | None = None  # to stream
 
     def workload(self, device: Device) -> Workload:
         """An emulated device does the least: its times count for nothing."""
@@ -105,7 +106,7 @@ def profile_all(bundle: Path, devices: Sequence[Device], load: Load, wait_s: int
     read_bundle(bundle)  # a damaged bundle is one error, not one a device
     names = [device.name for device in devices]
     spec.distinct(names, "--device")
-    found = _each(devices, lambda one: profile(bundle, one, load.workload(one), not one.emulated, wait_s))
+    found = _each(devices, lambda one: profile(bundle, one, load.workload(one), not one.emulated, wait_s, load.clip))
     profiles = [one for one in found if isinstance(one, Profile)]
     errors = {name: str(one) for name, one in zip(names, found, strict=True) if isinstance(one, EdgeavError)}
     return Fleet(profiles, errors)

@@ -36,15 +36,17 @@ class Bench:
     workload: Workload
     rounds: int = 5
     operators: bool = False
+    clip: Path | None = None  # a file to stream
 
-    def words(self, places: Sequence[str], threads: int) -> list[str]:
-        """The arguments of edgeav.runtime.bench, for bundles at `places`."""
+    def words(self, places: Sequence[str], threads: int, clip: str | None = None) -> list[str]:
+        """The arguments of edgeav.runtime.bench, for bundles at `places` and a clip there."""
         load = self.workload
         words = [*places, "--threads", str(threads), "--seconds", str(load.seconds), "--seed", str(load.seed)]
         words += ["--iterations", str(load.iterations), "--warmup", str(load.warmup)]
         words += ["--at-least-s", str(load.at_least_s), "--sustained-s", str(load.sustained_s)]
         words += ["--rounds", str(self.rounds)]
         words += [] if load.parts else ["--no-parts"]
+        words += ["--stream", clip] if clip else []
         return [*words, "--operators"] if self.operators else words
 
 
@@ -52,6 +54,7 @@ def measure(bench: Bench, device: Device, wait_s: int = 0) -> dict[str, Any]:
     """What the bench says on `device`. EdgeavError has a failure's last lines."""
     for folder in bench.folders:
         check_engine(folder, device)
+    check_clip(bench.clip, device)
     if device.address.kind == "local" and device.runner == "python":
         return _here(bench, device)
     return on_device(device, lambda session: _there(bench, session), wait_s)
@@ -61,6 +64,16 @@ def check_engine(folder: Path, device: Device) -> None:
     engine = read_bundle(folder).engine
     if engine not in device.engines:
         raise EdgeavError(f"{folder} needs {engine}, but {device.name} has {', '.join(device.engines)}")
+
+
+def check_clip(clip: Path | None, device: Device) -> None:
+    """EdgeavError for a clip that is not there, or for a device that cannot read it."""
+    if clip is None:
+        return
+    if not clip.is_file():
+        raise EdgeavError(f"--stream {clip}: no such file")
+    if device.runner == "cpp":
+        raise EdgeavError(f"--stream: {device.name} has the C++ runner, which reads no files; it needs `runner: python`")
 
 
 def pushed(session: Session, scratch: Path) -> Agent | Runner:
@@ -75,7 +88,8 @@ def _there(bench: Bench, session: Session) -> dict[str, Any]:
         program = pushed(session, Path(scratch))
         program.facts()
         places = [session.push("bundles", bundle_files(folder)) for folder in bench.folders]
-        measured = program.ask(["bench", *bench.words(places, device.threads)])
+        clip = bench.clip and f"{session.push('clips', {bench.clip.name: bench.clip})}/{bench.clip.name}"
+        measured = program.ask(["bench", *bench.words(places, device.threads, clip)])
         if device.instruction_counter and len(places) == 1:
             measured["instructions"] = _count(bench, program, places)
         return measured
@@ -105,7 +119,8 @@ def _here(bench: Bench, device: Device) -> dict[str, Any]:
         result = Path(place) / "result.json"
         # -P: a file in the user's folder that is called like a package must not be imported in its stead.
         command = [sys.executable, "-P", "-m", "edgeav.runtime.bench"]
-        command += bench.words([str(folder.resolve()) for folder in bench.folders], device.threads)
+        clip = bench.clip and str(bench.clip.resolve())
+        command += bench.words([str(folder.resolve()) for folder in bench.folders], device.threads, clip)
         words = [f"{key}={value}" for key, value in environment(device).items()]
         done = run(["env", *words, *command, "--json", str(result)], device.limits.seconds)
         if done.code:

@@ -48,6 +48,7 @@ def without_emulated_times(profile: dict[str, Any]) -> dict[str, Any]:
         "cpu_ms",
         "rtf",
         "parts_ms",
+        "stream",
         "operators",
         "peak_rss_mb",
         "runtime_rss_mb",

@@ -17,9 +17,9 @@ pytest.importorskip("onnxruntime", reason="pip install 'edgeav[onnxruntime]'")
 pytest.importorskip("onnx", reason="the tiny model is built with onnx: pip install 'edgeav[compress]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "devices" / "raspberry-pi"))
 
-from captions.live import Caption, Live
-from captions.speech import FLOOR_DB, Segmenter, agreed, level_db, movement_db
-from captions.tracks import PictureTrack, SoundTrack
+from edgeav.runtime.live import Caption, Live
+from edgeav.runtime.speech import FLOOR_DB, Segmenter, agreed, level_db, movement_db
+from edgeav.runtime.tracks import PictureTrack, SoundTrack
 from drawn_face import draw_face
 
 from edgeav.runtime.face import Face, Gray, HaarFaces

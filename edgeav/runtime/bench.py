@@ -49,8 +49,11 @@ class Workload:
     parts: bool = True
 
 
-def measure(folder: Path, workload: Workload, threads: int = 1, operators: bool = False) -> dict[str, Any]:
-    """All that a profile says of one bundle, as plain data. For a fresh process: it reads its peak memory."""
+def measure(
+    folder: Path, workload: Workload, threads: int = 1, operators: bool = False, clip: Path | None = None
+) -> dict[str, Any]:
+    """All that a profile says of one bundle, as plain data. For a fresh process: it reads its peak memory.
+    `clip`: a file that is streamed, see streaming.py."""
     bundle = read_bundle(folder)
     inputs = random_inputs(bundle, workload)
     import_ms, _ = _timed(lambda: _import_engine(bundle))
@@ -85,7 +88,14 @@ def measure(folder: Path, workload: Workload, threads: int = 1, operators: bool 
         "parts_ms": parts_ms(engine, bundle, workload.seconds) if workload.parts else None,
         "sustained": sustained(engine, inputs, workload.sustained_s) if workload.sustained_s else None,
         **(operator_table(bundle, inputs, threads) if operators else {}),
+        "stream": _stream(folder, clip, threads) if clip else None,
     }
+
+
+def _stream(folder: Path, clip: Path, threads: int) -> dict[str, Any]:
+    from edgeav.runtime.streaming import stream  # OpenCV and PyAV: needed for files with pictures alone
+
+    return stream(folder, clip, threads)
 
 
 def race(folders: tuple[Path, Path], workload: Workload, threads: int = 1, rounds: int = 5) -> dict[str, Any]:
@@ -230,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sustained-s", type=float, default=default.sustained_s, help="then work on, and watch it")
     parser.add_argument("--no-parts", action="store_true", help="do not time mel, crop, encode, decode apart")
     parser.add_argument("--rounds", type=_at_least(1), default=5, help="turns of each of two bundles")
+    parser.add_argument("--stream", type=Path, metavar="CLIP", help="play this file to the live captioner too")
     parser.add_argument("--operators", action="store_true", help="time every operator type too")
     parser.add_argument("--json", type=Path, help="write the result there instead of to stdout")
     args = parser.parse_args(arguments)
@@ -239,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.second:
             result = race((args.bundle, args.second), workload, args.threads, args.rounds)
         else:
-            result = measure(args.bundle, workload, args.threads, args.operators)
+            result = measure(args.bundle, workload, args.threads, args.operators, args.stream)
     except EdgeavError as error:
         print(error, file=sys.stderr)
         return 2

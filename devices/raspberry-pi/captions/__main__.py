@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, Queue
 
-from captions.live import Live
+from edgeav.runtime.live import Live
 from captions.screen import Screen
 from captions.sources import Event, Source, camera, microphone, usual_camera
 from edgeav.errors import EdgeavError

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from captions.live import Caption
+from edgeav.runtime.live import Caption
 from edgeav.runtime.health import condition
 
 CONDITION_EVERY_S = 10.0  # vcgencmd is a process of its own

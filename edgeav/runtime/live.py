@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from captions.speech import STILL_DB, Segmenter, Span, agreed, level_db, movement_db
-from captions.tracks import PictureTrack, SoundTrack
 from edgeav.errors import EdgeavError
 from edgeav.runtime.clip import Clip
 from edgeav.runtime.face import FaceDetector
+from edgeav.runtime.speech import STILL_DB, Segmenter, Span, agreed, level_db, movement_db
+from edgeav.runtime.tracks import PictureTrack, SoundTrack
 from edgeav.runtime.transcriber import Transcriber, Transcript
 
 PARTIAL_S = 0.5  # between two readings of a caption that still grows
@@ -35,9 +35,9 @@ class Caption:
     final: bool
     seconds: float
     waited_ms: float = 0.0
-    """From the end of the pause that closed it to its text."""
+    """From the last that was heard or seen of it, the pause that closed it included, to its text."""
     rtf: float = 0.0
-    """All work for it, faces included, over its length."""
+    """Of a final one: all work for it, faces included, over its length."""
     parts_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -113,8 +113,11 @@ class Live:
 
     def _partial(self, span: Span) -> None:
         self._read_to = span[1]
-        words = self._words(self._recognize(span)[0])
-        self._tell(Caption(words, agreed(self._before, words), False, self._seconds(span)))
+        transcript, crop_ms = self._recognize(span)
+        words, waited_ms = self._words(transcript), 1000 * (self._clock() - self._now_s)
+        parts = self._parts(transcript, crop_ms)
+        caption = Caption(words, agreed(self._before, words), False, self._seconds(span), waited_ms, parts_ms=parts)
+        self._tell(caption)
         self._before = words
 
     def _finish(self, span: Span) -> None:
@@ -123,7 +126,7 @@ class Live:
         words = self._words(transcript)
         if not transcript or not words:
             return
-        parts = transcript.timings_ms | {"face": faces_ms, "crop": crop_ms}
+        parts = self._parts(transcript, crop_ms) | {"face": faces_ms}
         seconds, waited_ms = self._seconds(span), 1000 * (self._clock() - self._now_s)
         rtf = sum(parts.values()) / 1000 / seconds
         self._tell(Caption(words, len(words), True, seconds, waited_ms, rtf, parts))
@@ -147,6 +150,9 @@ class Live:
     def _waveform(self, start: int, stop: int) -> NDArray[np.float32]:
         side = self._takes.samples_per_step
         return self._sound.read(start * side, stop * side)
+
+    def _parts(self, transcript: Transcript | None, crop_ms: float) -> dict[str, float]:
+        return (transcript.timings_ms if transcript else {}) | {"crop": crop_ms}
 
     def _words(self, transcript: Transcript | None) -> list[str]:
         return transcript.text.split() if transcript else []
