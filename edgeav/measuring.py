@@ -73,7 +73,9 @@ def check_clip(clip: Path | None, device: Device) -> None:
     if not clip.is_file():
         raise EdgeavError(f"--stream {clip}: no such file")
     if device.runner == "cpp":
-        raise EdgeavError(f"--stream: {device.name} has the C++ runner, which reads no files; it needs `runner: python`")
+        raise EdgeavError(
+            f"--stream: {device.name} has the C++ runner, which reads no files; it needs `runner: python`"
+        )
 
 
 def pushed(session: Session, scratch: Path) -> Agent | Runner:

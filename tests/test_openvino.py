@@ -10,12 +10,14 @@ import openvino
 import pytest
 from tiny_av import OURS, all_kinds, calibration, tiny_model
 
+from edgeav.errors import EdgeavError
 from edgeav.exporters.onnx import write_onnx
 from edgeav.exporters.openvino import integer_modules, write_openvino, write_quantized_openvino
 from edgeav.exporters.parity import eager_log_probs, largest_difference
 from edgeav.exporters.rewrites import deployable
 from edgeav.quant.plan import Plan
-from edgeav.runtime.openvino_core import core
+from edgeav.runtime.engines import openvino_settings
+from edgeav.runtime.openvino_core import VARIABLE, core, place
 from edgeav.target import OpenVinoOptions
 
 LARGEST_RANGE = 100  # activations span about 10; the attention mask spans 10,000
@@ -110,3 +112,17 @@ def _largest_difference(path: Path) -> float:
         largest_difference(compiled(inputs.named(OURS.names))["log_probs"], eager_log_probs(model, inputs), inputs)
         for inputs in all_kinds()
     )
+
+
+def test_a_device_that_openvino_does_not_find_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place() == "CPU"
+    monkeypatch.setenv(VARIABLE, "GPU.7")
+    with pytest.raises(EdgeavError, match=r"finds no GPU\.7 here, only CPU"):
+        place()
+    monkeypatch.setattr(type(core()), "available_devices", property(lambda self: ["CPU", "GPU.7"]))
+    assert place() == "GPU.7"
+
+
+def test_settings_of_the_cpu_alone_are_not_given_to_other_devices() -> None:
+    assert openvino_settings("fp32", 2)["INFERENCE_NUM_THREADS"] == 2
+    assert set(openvino_settings("fp32", 2)) - set(openvino_settings("fp32", 2, "GPU")) == {"INFERENCE_NUM_THREADS"}

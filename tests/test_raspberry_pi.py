@@ -17,15 +17,15 @@ pytest.importorskip("onnxruntime", reason="pip install 'edgeav[onnxruntime]'")
 pytest.importorskip("onnx", reason="the tiny model is built with onnx: pip install 'edgeav[compress]'")
 sys.path.insert(0, str(Path(__file__).parents[1] / "devices" / "raspberry-pi"))
 
-from edgeav.runtime.live import Caption, Live
-from edgeav.runtime.speech import FLOOR_DB, Segmenter, agreed, level_db, movement_db
-from edgeav.runtime.tracks import PictureTrack, SoundTrack
 from drawn_face import draw_face
 
 from edgeav.runtime.face import Face, Gray, HaarFaces
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ
+from edgeav.runtime.live import Caption, Live
 from edgeav.runtime.media import at_25_fps
 from edgeav.runtime.mouth import extract_mouth
+from edgeav.runtime.speech import FLOOR_DB, Segmenter, agreed, level_db, movement_db
+from edgeav.runtime.tracks import PictureTrack, SoundTrack
 from edgeav.runtime.transcriber import Transcriber
 
 RATE = 12.5  # steps a second

@@ -110,18 +110,21 @@ class OpenVino:
         """`steps`: for inputs of exactly that length."""
         import openvino
 
-        from edgeav.runtime.openvino_core import core
+        from edgeav.runtime.openvino_core import core, place
 
-        self.version, self._names = openvino.get_version().split("-")[0], bundle.input_names
+        where, version = place(), openvino.get_version().split("-")[0]
+        self.version, self._names = version if where == "CPU" else f"{version} on {where}", bundle.input_names
         model = core().read_model(str(bundle.model_path))
         if steps is not None:
             shapes = empty_inputs(bundle.features, steps).named(self._names)
             model.reshape({name: list(array.shape) for name, array in shapes.items()})
-        settings = openvino_settings(bundle.precision, threads)
-        compiled = core().compile_model(model, "CPU", settings)
+        settings = openvino_settings(bundle.precision, threads, where)
+        compiled = core().compile_model(model, where, settings)
         wanted = settings["INFERENCE_PRECISION_HINT"]
         if compiled.get_property("INFERENCE_PRECISION_HINT").to_string() != wanted:
-            raise EdgeavError(f"{bundle.folder} computes in {wanted}, which this CPU has not; take another precision")
+            raise EdgeavError(
+                f"{bundle.folder} computes in {wanted}, which this {where} has not; take another precision"
+            )
         self._request = compiled.create_infer_request()
 
     def run(self, audio: Array, video: Array, presence: Array) -> Array:
@@ -137,16 +140,15 @@ def optimizes(precision: str) -> bool:
     return not precision.startswith("fp8")
 
 
-def openvino_settings(precision: str, threads: int) -> dict[str, Any]:
+def openvino_settings(precision: str, threads: int, where: str = "CPU") -> dict[str, Any]:
     """How OpenVINO must open a bundle of this precision, to compute as its plan says.
 
     It would choose two things by the machine, unasked: f32 or bf16 for what is not int8, and whether what meets small
     weights is rounded to 8 bits as well.
     """
-    return {
+    return ({"INFERENCE_NUM_THREADS": threads} if where == "CPU" else {}) | {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32" if precision == "int8-dynamic" else "0",
-        "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }

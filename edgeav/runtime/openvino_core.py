@@ -9,14 +9,19 @@ the process without a word. One plugin is therefore kept for ever, and the stack
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
+from edgeav.errors import EdgeavError
+
 if TYPE_CHECKING:
     from openvino import Core
+
+VARIABLE = "EDGEAV_OPENVINO_DEVICE"
 
 
 class SignalStack(ctypes.Structure):
@@ -34,6 +39,20 @@ def core() -> Core:
     with signal_stack_kept():
         loaded.get_property("CPU", "FULL_DEVICE_NAME")  # anything that needs the plugin
     return loaded
+
+
+def place() -> str:
+    """Where models run: on the CPU, or on what EDGEAV_OPENVINO_DEVICE names, such as GPU (device files set it).
+
+    EdgeavError for one that OpenVINO does not find here: it is never replaced by another.
+    """
+    wanted = os.environ.get(VARIABLE) or "CPU"
+    if wanted != "CPU" and wanted not in (found := core().available_devices):
+        raise EdgeavError(
+            f"{VARIABLE}: OpenVINO finds no {wanted} here, only {', '.join(found)}. A GPU needs its compute runtime"
+            " (intel-opencl-icd) and a user in the group `render`"
+        )
+    return wanted
 
 
 @contextmanager

@@ -45,6 +45,7 @@ OPENVINO_MOVES = {
 }
 MULTIPLYING = ("Conv", "MatMul", "Gemm", "FullyConnected", "Attention")  # where a network's multiply-adds are
 
+OTHER_PLUGINS = "only the CPU plugin names its kernels by their precision"
 AOTI = "an AOTInductor package is compiled code, which has no operators left"
 EXECUTORCH = "ExecuTorch's Python runtime writes no ETDump; the C++ runner tells its operators"
 EXECUTORCH_MEMORY = "ExecuTorch's Python runtime loads torch, which the peak includes; the C++ runner does not"
@@ -70,6 +71,10 @@ def operator_table(bundle: Bundle, inputs: Inputs, threads: int) -> dict[str, An
             feed = inputs.named(bundle.input_names)
             return _table(onnxruntime_nodes(bundle.model_path, feed, threads, optimizes(bundle.precision)))
         case "openvino":
+            from edgeav.runtime.openvino_core import place
+
+            if place() != "CPU":
+                return {"not_measured": dict.fromkeys(("operators", "integer_share"), OTHER_PLUGINS)}
             return _table(_openvino_nodes(bundle, inputs, threads))
         case "aoti":
             return {"not_measured": dict.fromkeys(("operators", "integer_share"), AOTI)}

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, Queue
 
-from edgeav.runtime.live import Live
 from captions.screen import Screen
 from captions.sources import Event, Source, camera, microphone, usual_camera
 from edgeav.errors import EdgeavError
 from edgeav.runtime.face import open_face_detector
+from edgeav.runtime.live import Live
 from edgeav.runtime.transcriber import Transcriber
 
 BUNDLE = Path("~/edgeav/bundle").expanduser()  # where install.sh puts it

@@ -8,8 +8,8 @@ import time
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from edgeav.runtime.live import Caption
 from edgeav.runtime.health import condition
+from edgeav.runtime.live import Caption
 
 CONDITION_EVERY_S = 10.0  # vcgencmd is a process of its own
 
