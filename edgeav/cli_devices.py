@@ -118,6 +118,6 @@ def _show(result: dict, table: list[dict], as_json: bool, alone: bool) -> None:
     if as_json:
         console.print_json(result)
     elif alone and "profiles" not in result:
-        show.facts(show.without_emulated_times(result))
+        show.profile(result)
     elif table:
         console.print_table(table, list(table[0]))

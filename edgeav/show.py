@@ -38,6 +38,22 @@ def facts(data: dict[str, Any]) -> None:
     console.print_table(rows, ["what", "value"])
 
 
+def profile(found: dict[str, Any]) -> None:
+    """A profile of one device: its facts, and the stages of its stream."""
+    shown = without_emulated_times(found)
+    streamed = shown.pop("stream", None)
+    facts(shown)
+    if streamed:
+        stages = {**streamed["stages_ms"], "until the words": streamed["waited_ms"]}
+        rows = [{"stage of the stream": name, "n": ms["n"]} | _milliseconds(ms) for name, ms in stages.items()]
+        console.print_table(rows, list(rows[0]))
+        print(
+            f"streamed {streamed['seconds']:.1f} s, RTF {streamed['rtf']:.2f}, {streamed['readings']} readings; ",
+            end="",
+        )
+        print(f"the longest wait for the thread {streamed['behind_ms']:.0f} ms")
+
+
 def without_emulated_times(profile: dict[str, Any]) -> dict[str, Any]:
     """A profile for people: the times of an emulated device are left out, for they would be read as latency."""
     times = (
@@ -93,6 +109,10 @@ def _extra_row(name: str, extra: dict[str, Any]) -> dict[str, Any]:
         "works": "yes" if extra["works"] else "NO",
         "problem": "; ".join(f"{module}: {why}" for module, why in extra["problems"].items()),
     }
+
+
+def _milliseconds(ms: dict[str, float]) -> dict[str, str]:
+    return {f"{name} ms": f"{ms[name]:.1f}" for name in ("p50", "p90", "p99")}
 
 
 def _fits(value: Any) -> bool:

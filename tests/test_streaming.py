@@ -18,6 +18,7 @@ pytest.importorskip("onnx", reason="the tiny model is built with onnx: pip insta
 from drawn_face import draw_face
 from media_files import write_media
 
+from edgeav import show
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 from edgeav.profiling import profile
@@ -90,12 +91,19 @@ def test_a_file_in_which_nobody_speaks_has_nothing_to_time(bundle: Path, tmp_pat
         stream(bundle, talk(tmp_path / "quiet.mkv", speaks=False), seconds=0.1)
 
 
-def test_a_profile_has_the_stream_that_was_asked_for(bundle: Path, clip: Path) -> None:
+def test_a_profile_has_the_stream_that_was_asked_for(
+    bundle: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     device, load = Device.load("this-machine"), Workload(seconds=1.0, iterations=2, warmup=0, parts=False)
     found = profile(bundle, device, load, operators=False, clip=clip)
     assert found.stream is not None and set(found.stream.stages_ms) == set(STAGES)
     assert "stream" not in found.not_measured
     assert not Path("x").exists()  # the name of the file is a name
+    show.profile(found.model_dump(mode="json"))
+    table = capsys.readouterr().out
+    assert all(f" {name} " in table for name in (*STAGES, "until the words")) and "the longest wait" in table
+    show.profile(found.model_copy(update={"emulated": True}).model_dump(mode="json"))
+    assert "until the words" not in capsys.readouterr().out  # an emulator's times are no latency
     without = profile(bundle, device, load, operators=False)
     assert without.stream is None and "--stream" in without.not_measured["stream"]
     assert json.loads(without.model_dump_json())["stream"] is None
