@@ -29,6 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from edgeav.data.batch import NO_LABEL, Batch
 from edgeav.models import AVModel
+from edgeav.models.av import convolutions_last
 
 FRAME_WEIGHTS = {"middle": 1.5, "last": 1.0, "sound": 0.5, "lips": 1.0}
 STRAY = 5.0  # nats that a token costs in a step in which something else, or nothing, is said
@@ -50,9 +51,7 @@ class CtcTraining(nn.Module):
         super().__init__()
         self.model, self.mixture = model, mixture or Mixture()
         there = {"middle": True, "last": True, "sound": model.audio is not None, "lips": model.video is not None}
-        for convolutions in (model.audio, model.video.convs if model.video is not None else None):
-            if convolutions is not None:  # faster on CPUs; the numbers are the same
-                convolutions.to(memory_format=torch.channels_last)
+        convolutions_last(model)
         width, vocabulary = model.config.width, model.config.vocabulary
         self.heads = nn.ModuleDict({name: nn.Linear(width, vocabulary) for name in FRAME_WEIGHTS if there[name]})
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -25,10 +25,14 @@ from edgeav.data.resample import Pooling, fitted, pool, ratio
 from edgeav.distillation import Hears, Lesson, Schooling, Teaching
 from edgeav.errors import EdgeavError
 from edgeav.models import AVModel, ModelConfig, load_model
+from edgeav.models.av import convolutions_last
 from edgeav.progress import Progress
 from edgeav.run import digest, folder_hash
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.spec import load
+
+Precision = Literal["bf16", "fp32"]
+TOGETHER = 8  # clips that it is asked about at once; of more, too much is padding
 
 
 @dataclass(frozen=True)
@@ -132,18 +136,25 @@ class Lessons:
         return out.reshape(steps, self.ratio, -1).mean(1)
 
 
-def cache_teacher(teacher: Path, clips: Path, out: Path, size: tuple[int, int], progress: Progress) -> Path:
+def cache_teacher(
+    teacher: Path, clips: Path, out: Path, size: tuple[int, int], progress: Progress, precision: Precision = "fp32"
+) -> Path:
     """Its posteriors of all `clips`, in a folder of `out` named after both, made once. `size`: tokens, texts."""
     decoded, model, (kept, texts) = DecodedClips(clips), load_model(teacher), size
-    vocabulary = model.config.vocabulary
+    vocabulary, name = model.config.vocabulary, "cuda" if torch.cuda.is_available() else "cpu"
     origin = Origin(folder_hash(teacher), clips_hash(decoded), "av", vocabulary, min(kept, vocabulary), texts)
-    asked = OnlineTeacher(model, texts)
+    convolutions_last(model)
+    asked, waiting = OnlineTeacher(model.to(name), texts), dict[int, Answer]()
 
     def teach(index: int) -> tuple[Tensor, Nbest]:
-        answer = asked.listen([decoded.media(index)])[0]
+        if index not in waiting:
+            together = range(index, min(index + TOGETHER, len(decoded)))
+            with torch.autocast(name, torch.bfloat16, enabled=precision == "bf16"):
+                waiting.update(zip(together, asked.listen([decoded.media(i) for i in together]), strict=True))
+        answer = waiting.pop(index)
         return answer.log_probs, answer.texts
 
-    folder = out / f"{clips.name}-{digest(asdict(origin))[:8]}"
+    folder = out / f"{clips.name}-{digest([asdict(origin), precision])[:8]}"
     cache_posteriors(teach, len(decoded), origin, folder, progress)
     return folder
 

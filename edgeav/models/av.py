@@ -132,6 +132,13 @@ class AVModel(nn.Module):
         return nn.LayerNorm(self.config.width, encoder.norm_epsilon) if encoder.stream_norm else nn.Identity()
 
 
+def convolutions_last(model: AVModel) -> None:
+    """Put the front ends' convolutions into channels-last memory: faster on CPUs, the numbers are the same."""
+    for convolutions in (model.audio, model.video.convs if model.video is not None else None):
+        if convolutions is not None:
+            convolutions.to(memory_format=torch.channels_last)
+
+
 def _or(stream: Tensor, there: Tensor, instead: Tensor | None) -> Tensor:
     """`stream` where it is there, elsewhere `instead` (None: zeros)."""
     kept = stream * there

@@ -155,7 +155,8 @@ class Distill(Train):
         from edgeav.teacher import cache_teacher
 
         nbest = self.nbest if self.sequence_weight else 0
-        return cache_teacher(teacher, clips, run.scratch("posteriors"), (self.kept, nbest), run.progress)
+        place, size = run.scratch("posteriors"), (self.kept, nbest)
+        return cache_teacher(teacher, clips, place, size, run.progress, self.precision)
 
 
 def _new(config: ModelConfig, teacher: ModelConfig, taught_by: Path, seed: int, out: Path) -> Path:
