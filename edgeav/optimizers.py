@@ -31,7 +31,7 @@ RMS = 0.8  # of an update, for a learning rate of 1
 def optimizers_of(training: nn.Module, job: Job) -> list[Optimizer]:
     """Of a whole job; what they are in the middle of lies in their state_dict."""
     turned = list(block_matrices(training)) if job.optimizer == "muon" else []
-    adam = AdamW(_groups(training, job, {id(p) for p in turned}), lr=job.learning_rate, betas=(0.9, 0.98))
+    adam = AdamW(_groups(training, job, {id(p) for p in turned}), lr=job.learning_rate, betas=(0.9, 0.98), fused=True)
     return [adam, Muon(turned, job.learning_rate, job.weight_decay)] if turned else [adam]
 
 
