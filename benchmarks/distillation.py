@@ -4,7 +4,8 @@
 
 Every arm has the clips, noise, steps and seeds of recipes/distill.yaml, and changes one thing. Measured on VALIDATION
 clips, since this is what settings are chosen by; `--test` measures the test splits instead, for arms that were chosen.
-Medians over the seeds with the range. Writes benchmarks/results/distillation.json; what is done is not done again.
+Medians over the seeds with the range. Writes benchmarks/results/distillation.json; what is done is not done again: two
+calls with --processes 1 for different arms or seeds fill two cores, and a third one over all of them writes the table.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--processes", type=int, default=2, help="1 or 2 of each training: the same updates")
     parser.add_argument("--data", type=Path, help="a folder that holds grid/; without it: synthetic only")
     parser.add_argument("--test", action="store_true", help="the test splits instead of the validation clips")
     parser.add_argument("--out", type=Path, default=Path("runs/distillation"))
@@ -89,6 +91,8 @@ def recipe_of(arm: str, seed: int, options: argparse.Namespace) -> Recipe:
     base = Recipe.load(options.recipe)
     stage = next(step.distill for step in base.stages if step.distill is not None)
     settings = stage.model_dump(mode="json") | {"steps": options.steps, "student": {"preset": options.student}}
+    batches = settings["processes"] * settings["accumulate"]  # in an update, by however many processes
+    settings |= {"processes": options.processes, "accumulate": batches // options.processes}
     for item in settings["mix"]:  # of all arms the same, also where nobody teaches
         item["word_times"] = item["word_times"] and base.model
     if arm == ALONE:

@@ -2,7 +2,8 @@
 
     python benchmarks/model_wer.py av-teacher av-student-medium --data ../shared/data --grid standard
 
-`edgeav evaluate` on several corpora, greedy, in PyTorch; AN4 also with a lexicon of its training words. Babble of the
+`edgeav evaluate` on several corpora, greedy, in PyTorch; AN4 also with a lexicon of its training
+words, and with a trigram of its training texts beside it. Babble of the
 demo corpus's training voices, SNR over ACTIVE speech. Writes benchmarks/results/wer_MODEL.json and prints the table of
 the card. What is done already is not done again.
 """
@@ -52,7 +53,7 @@ def measured(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     folders = [str(options.data / name) for name in ("grid", "an4")] if options.data else []
     for corpus in ("demo", *folders):
         name = Path(corpus).name
-        decoders = ("greedy", "lexicon") if name == "an4" else ("greedy",)
+        decoders = ("greedy", "lexicon", "ngram") if name == "an4" else ("greedy",)
         settings = Settings(parse(GRIDS[options.grid]), decoders, voices="demo")
         out = options.out / Path(model).name / name
         rows += [{"corpus": name} | row for row in evaluate(subject, corpus, settings, out, progress)]
