@@ -106,14 +106,19 @@ ROWS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    found = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
-    failed = False
-    for name in parser.parse_args().rows:
-        found[name] = measured(ROWS[name])
-        failed |= bool(found[name]["failed"])
+    names, failed = parser.parse_args().rows, False
+    for name in names:
+        row = measured(ROWS[name])
+        failed |= bool(row["failed"])
+        found = known() | {name: row}  # read only now: another call may have added its rows meanwhile
         RESULTS.write_text(json.dumps({key: found[key] for key in ROWS if key in found}, indent=1) + "\n", "utf-8")
-    print(table(found))
+    print(table(known()))
     sys.exit(failed)
+
+
+def known() -> dict[str, Any]:
+    """The rows that were measured before."""
+    return json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
 
 
 def measured(row: Row) -> dict[str, Any]:

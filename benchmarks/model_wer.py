@@ -2,10 +2,9 @@
 
     python benchmarks/model_wer.py av-teacher av-student-medium --data ../shared/data --grid standard
 
-`edgeav evaluate` on several corpora, greedy, in PyTorch; AN4 also with a lexicon of its training
-words, and with a trigram of its training texts beside it. Babble of the
-demo corpus's training voices, SNR over ACTIVE speech. Writes benchmarks/results/wer_MODEL.json and prints the table of
-the card. What is done already is not done again.
+`edgeav evaluate` on several corpora, greedy, in PyTorch; AN4 also with a lexicon of its training words, and with a
+trigram of its training texts beside it. Babble of the demo corpus's training voices, SNR over ACTIVE speech. Writes
+benchmarks/results/wer_MODEL.json and prints the table of the card. What is done already is not done again.
 """
 
 from __future__ import annotations

@@ -47,11 +47,8 @@ def profile(found: dict[str, Any]) -> None:
         stages = {**streamed["stages_ms"], "until the words": streamed["waited_ms"]}
         rows = [{"stage of the stream": name, "n": ms["n"]} | _milliseconds(ms) for name, ms in stages.items()]
         console.print_table(rows, list(rows[0]))
-        print(
-            f"streamed {streamed['seconds']:.1f} s, RTF {streamed['rtf']:.2f}, {streamed['readings']} readings; ",
-            end="",
-        )
-        print(f"the longest wait for the thread {streamed['behind_ms']:.0f} ms")
+        played = f"streamed {streamed['seconds']:.1f} s, RTF {streamed['rtf']:.2f}, {streamed['readings']} readings"
+        print(f"{played}; the longest wait for the thread {streamed['behind_ms']:.0f} ms")
 
 
 def without_emulated_times(profile: dict[str, Any]) -> dict[str, Any]:
