@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batches", type=int, help="of 14 clips in an update; the recipe's if not given")
     parser.add_argument("--processes", type=int, default=2, help="1 or 2 of each training: the same updates")
     parser.add_argument("--data", type=Path, help="a folder that holds grid/; without it: synthetic only")
     parser.add_argument("--test", action="store_true", help="the test splits instead of the validation clips")
@@ -60,15 +61,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for seed in options.seeds for arm in options.arms for row in measured(arm, seed, options)]
-    facts = provenance() | {"student": options.student, "steps": options.steps, "seeds": options.seeds, "rows": rows}
+    facts = provenance() | {name: getattr(options, name) for name in ("student", "steps", "batches", "seeds")}
     name = "distillation_test" if options.test else "distillation"
-    (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
     print(table(rows, options.arms))
 
 
 def measured(arm: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The student of one arm and seed, trained unless that was done, under every condition."""
-    folder = options.out / f"{options.student}-{options.steps}" / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
+    size = f"{options.steps}" + (f"x{options.batches}" if options.batches else "")
+    folder = options.out / f"{options.student}-{size}" / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
     for shared in ("clips", "posteriors"):  # the same for all arms: decoded, altered and answered to once
         (options.out / shared).mkdir(parents=True, exist_ok=True)
         (folder / "work").mkdir(parents=True, exist_ok=True)
@@ -91,8 +93,9 @@ def recipe_of(arm: str, seed: int, options: argparse.Namespace) -> Recipe:
     base = Recipe.load(options.recipe)
     stage = next(step.distill for step in base.stages if step.distill is not None)
     settings = stage.model_dump(mode="json") | {"steps": options.steps, "student": {"preset": options.student}}
-    batches = settings["processes"] * settings["accumulate"]  # in an update, by however many processes
-    settings |= {"processes": options.processes, "accumulate": batches // options.processes}
+    batches = options.batches or settings["processes"] * settings["accumulate"]  # by however many processes
+    processes = min(options.processes, batches)
+    settings |= {"processes": processes, "accumulate": batches // processes}
     for item in settings["mix"]:  # of all arms the same, also where nobody teaches
         item["word_times"] = item["word_times"] and base.model
     if arm == ALONE:

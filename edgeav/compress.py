@@ -26,7 +26,7 @@ from edgeav.progress import Progress
 from edgeav.quant.plan import FILE as PLAN
 from edgeav.quant.plan import Plan, load_plan
 from edgeav.recipe import Recipe
-from edgeav.run import Run, Step, corpus_manifest, folder_hash
+from edgeav.run import Run, Step, corpus_manifest, model_hash
 from edgeav.spec import dump, validate
 from edgeav.stages import Stage
 from edgeav.target import Precision, Target
@@ -216,7 +216,7 @@ def _plan(run: Run, stages: Sequence[Step]) -> Plan | None:
 
 
 def _model_facts(recipe: Recipe) -> Any:
-    return folder_hash(find_model(recipe.model)) if isinstance(recipe.model, str) else recipe.model.model_dump()
+    return model_hash(find_model(recipe.model)) if isinstance(recipe.model, str) else recipe.model.model_dump()
 
 
 def _corpus_facts(recipe: Recipe) -> dict[str, Any]:

@@ -17,6 +17,7 @@ Preset = Literal[
     "fast-conformer-M",
     "fast-conformer-L",
     "fast-conformer-XL",
+    "av-student-tiny",
     "av-student-small",
     "av-student-medium",
     "av-student-large",

@@ -155,6 +155,11 @@ def folder_hash(folder: Path, pattern: str = "*") -> str:
     return found.hexdigest()
 
 
+def model_hash(folder: Path) -> str:
+    """Of a model's weights and configuration: its card may be reworded, and it answers as before."""
+    return folder_hash(folder, "model.*")
+
+
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeav.catalog import find_model
 from edgeav.measure import Recognizer, recognizer
-from edgeav.run import digest, folder_hash
+from edgeav.run import digest, model_hash
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def open_subject(name: str, threads: int = 1) -> Subject:
 
     folder = find_model(name)
     model = load_model(folder)
-    return Subject(folder.name, "PyTorch", recognizer(model), model.config.max_steps, folder_hash(folder, "model.*"))
+    return Subject(folder.name, "PyTorch", recognizer(model), model.config.max_steps, model_hash(folder))
 
 
 def _bundle(folder: Path, threads: int) -> Subject:

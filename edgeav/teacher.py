@@ -27,7 +27,7 @@ from edgeav.errors import EdgeavError
 from edgeav.models import AVModel, ModelConfig, load_model
 from edgeav.models.av import convolutions_last
 from edgeav.progress import Progress
-from edgeav.run import digest, folder_hash
+from edgeav.run import digest, model_hash
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.spec import load
 
@@ -142,7 +142,7 @@ def cache_teacher(
     """Its posteriors of all `clips`, in a folder of `out` named after both, made once. `size`: tokens, texts."""
     decoded, model, (kept, texts) = DecodedClips(clips), load_model(teacher), size
     vocabulary, name = model.config.vocabulary, "cuda" if torch.cuda.is_available() else "cpu"
-    origin = Origin(folder_hash(teacher), clips_hash(decoded), "av", vocabulary, min(kept, vocabulary), texts)
+    origin = Origin(model_hash(teacher), clips_hash(decoded), "av", vocabulary, min(kept, vocabulary), texts)
     convolutions_last(model)
     asked, waiting = OnlineTeacher(model.to(name), texts), dict[int, Answer]()
 

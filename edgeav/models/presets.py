@@ -37,6 +37,7 @@ FAST_CONFORMERS: dict[Size, tuple[int, int, int, bool]] = {
 
 # width, blocks, channels of the front end for sound, front end for lips
 STUDENTS: dict[str, tuple[int, int, int, SpaceToDepth]] = {
+    "av-student-tiny": (96, 5, 32, SpaceToDepth(pool=2, channels=(32, 48), strides=(2, 2))),
     "av-student-small": (128, 5, 48, SpaceToDepth(pool=2, channels=(48, 64), strides=(2, 2))),
     "av-student-medium": (160, 6, 64, SpaceToDepth(pool=2, channels=(48, 64, 96), strides=(2, 1, 2))),
     "av-student-large": (224, 7, 96, SpaceToDepth(channels=(64, 96, 128), strides=(2, 2, 2))),

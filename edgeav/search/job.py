@@ -64,9 +64,9 @@ def find_job(run: Path) -> tuple[Job, Path]:
 
 def scratch_of(search: Search, start: Path, run: Run) -> Path:
     """The search's folder: another one for everything that a measurement depends on, so `trials` can be raised."""
-    from edgeav.run import code_hash, corpus_manifest, digest, folder_hash
+    from edgeav.run import code_hash, corpus_manifest, digest, model_hash
 
     settings = search.model_dump(mode="json", exclude={"trials", "budget", "workers", "sampler", "population"})
     corpus = [run.recipe.corpus, corpus_manifest(run.recipe.corpus), run.recipe.seed]
-    key = digest([settings, search.facts(), corpus, folder_hash(start, "model.*"), code_hash()])
+    key = digest([settings, search.facts(), corpus, model_hash(start), code_hash()])
     return run.scratch(f"search-{key[:8]}")

@@ -94,10 +94,10 @@ class Distill(Train):
         return self
 
     def facts(self) -> dict[str, str]:
-        from edgeav.run import folder_hash
+        from edgeav.run import model_hash
 
         named = {"teacher": self.teacher, "student": self.student}
-        return {who: folder_hash(find_model(name)) for who, name in named.items() if isinstance(name, str)}
+        return {who: model_hash(find_model(name)) for who, name in named.items() if isinstance(name, str)}
 
     def starting_model(self, model_folder: Path, corpora: Mapping[str, Corpus], run: Run, out: Path) -> Path:
         from edgeav.data.resample import ratio

@@ -77,12 +77,12 @@ class Qat(Train):
 
     def starting_model(self, model_folder: Path, corpora: Mapping[str, Corpus], run: Run, out: Path) -> Path:
         """The float model with calibrated ranges beside it, made once for these settings."""
-        from edgeav.run import digest, folder_hash
+        from edgeav.run import digest, model_hash
 
         if not (model_folder / "model.safetensors").is_file():
             raise EdgeavError(f"qat: {model_folder} has no weights; train it first, or name a trained model")
         plan = self._begun(model_folder, run)
-        key = digest([plan.model_dump(mode="json"), run.recipe.corpus, folder_hash(model_folder)])
+        key = digest([plan.model_dump(mode="json"), run.recipe.corpus, model_hash(model_folder)])
         folder = out.with_name(f"{out.name}-{key[:8]}")
         if not (folder / FILE).is_file():
             folder.mkdir(parents=True, exist_ok=True)

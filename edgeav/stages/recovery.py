@@ -61,10 +61,10 @@ def recover(recovery: Train | Distill, smaller: Path, before: Path, out: Path, r
 
 def scratch(name: str, stage: Stage, model_folder: Path, run: Run) -> Path:
     """Where this stage keeps what is half done, apart for everything that it depends on."""
-    from edgeav.run import code_hash, corpus_manifest, digest, folder_hash
+    from edgeav.run import code_hash, corpus_manifest, digest, model_hash
 
     settings = [stage.model_dump(mode="json"), stage.facts(), run.recipe.seed, run.recipe.corpus]
-    key = digest([settings, corpus_manifest(run.recipe.corpus), folder_hash(model_folder, "model.*"), code_hash()])
+    key = digest([settings, corpus_manifest(run.recipe.corpus), model_hash(model_folder), code_hash()])
     return run.scratch(f"{name}-{key[:8]}")
 
 

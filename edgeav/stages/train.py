@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+VARIANTS_SEED = (
+    1  # not the recipe's: trainings of other seeds share the altered copies, and a teacher's answers to them
+)
 
 
 class Ingredient(Strict):
@@ -99,7 +102,7 @@ class Train(Stage):
 
     def apply(self, model_folder: Path, out: Path, run: Run) -> None:
         from edgeav.job import Job, launch
-        from edgeav.run import digest, folder_hash
+        from edgeav.run import digest, model_hash
 
         work, seed = run.scratch(type(self).__name__.lower()), run.recipe.seed
         corpora = self._open(run)
@@ -112,7 +115,7 @@ class Train(Stage):
         tellers = [self.times_from(item, model_folder) for item in ingredients]  # before the first takes its time
         sources = [self._serving(i, decoded[i.corpus], who, run) for i, who in zip(ingredients, tellers, strict=True)]
         school = self.school(model_folder, run, [Path(source.clips) for source in sources])
-        models = [folder_hash(Path(folder)) for folder in (start, *([school.teacher] if school else []))]
+        models = [model_hash(Path(folder)) for folder in (start, *([school.teacher] if school else []))]
         key = digest([self.model_dump(), noise.model_dump(), seed, models])[:8]
         job = Job(
             folder=str(work / f"job-{key}"),
@@ -159,16 +162,16 @@ class Train(Stage):
         from edgeav.data.variants import Variation, vary
         from edgeav.data.word_times import timed
         from edgeav.job import Serving
-        from edgeav.run import digest, folder_hash
+        from edgeav.run import digest, model_hash
 
         folder, left_out = decoded, tuple(item.leave_out)
         if teller:
-            out = run.scratch("clips") / f"{folder.name}-timed-{digest(folder_hash(teller))[:8]}"
+            out = run.scratch("clips") / f"{folder.name}-timed-{digest(model_hash(teller))[:8]}"
             folder = timed(DecodedClips(folder), teller, out, run.progress).folder
         if item.variants:
             clips = DecodedClips(folder)
             source = Source(clips, item.per_batch, self.longest_s, item.splice, left_out, trim=item.trim)
-            variation = Variation(item.variants, self.noise.tempo_share, run.recipe.seed)
+            variation = Variation(item.variants, self.noise.tempo_share, VARIANTS_SEED)
             key = digest([asdict(variation), item.splice, item.trim, left_out, self.longest_s])[:8]
             folder = vary(source, variation, run.scratch("clips") / f"{folder.name}-{key}", run.progress).folder
         varied = item.variants > 0
