@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +18,8 @@ from edgeav.data.disturbance import MODALITIES, Modality
 from edgeav.distillation import Schooling, Terms
 from edgeav.errors import EdgeavError
 from edgeav.losses import Mixture
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 
 
 @dataclass(frozen=True)
@@ -80,14 +87,41 @@ class Job:
 
 
 def launch(job: Job) -> Path:
-    """Run the job in its own processes, one thread each, and return the folder of the trained model."""
+    """Run the job in its own processes, one thread each, and return the folder of the trained model.
+
+    They end when this process does. EdgeavError where another one trains the same, and where the training fails.
+    """
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(json.dumps(asdict(job), indent=1))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={job.processes}"]
-    done = subprocess.run([sys.executable, *launcher, "-m", "edgeav.train", str(folder / "job.json")])
+    command = [sys.executable, *launcher, "-m", "edgeav.train", str(folder / "job.json")]
+    with _alone(folder) as lock:
+        (folder / "job.json").write_text(json.dumps(asdict(job), indent=1))
+        done = subprocess.run(command, pass_fds=[lock], preexec_fn=_ends_with_parent())
     if done.returncode:
         raise EdgeavError(
             f"training stopped with exit code {done.returncode}; its last words stand above. Run it again to resume"
         )
     return folder / "trained"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[int]:
+    """The open file whose lock says that somebody trains in `folder`; children that have it too keep the lock."""
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EdgeavError(
+                f"{folder}: another process trains this at the moment (fuser {folder}/lock names it)."
+                " Wait for it, or end it and run this again"
+            ) from None
+        yield file.fileno()
+
+
+def _ends_with_parent() -> Callable[[], object] | None:
+    """For a child to call before it becomes a program: it gets SIGTERM when its parent ends, however that ends."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up here: between fork and exec little is allowed
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -14,6 +14,7 @@ Every process holds the whole model (DDP, on CPUs or GPUs). Not FSDP: checkpoint
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -214,6 +215,7 @@ def _finish(job: Job, training: CtcTraining, averaged: CtcTraining, metrics: Met
     else:
         save_model(averaged.model, part, half=True)
     load_tokenizer(Path(job.model)).save(part)
+    shutil.rmtree(folder / "trained", ignore_errors=True)  # of a run that was killed before anybody read it
     part.rename(folder / "trained")
     metrics.close()
 

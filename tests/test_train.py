@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import sys
-from dataclasses import replace
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +20,7 @@ from small_job import run as trained
 
 from edgeav.data.batch import Batch, Batches
 from edgeav.data.disturbance import Disturbance, RoomShare
+from edgeav.errors import EdgeavError
 from edgeav.job import Job, launch
 from edgeav.models import AVModel, ModelConfig, load_model, save_model
 from edgeav.models.config import Block, ConcatMlp, Conv3dDense, DwStriding
@@ -58,6 +63,45 @@ def test_a_killed_run_goes_on_with_the_losses_and_weights_of_an_unbroken_one(
         torch.testing.assert_close(resumed[name], weight, atol=1e-4, rtol=0, msg=name)
     assert len(curve(tmp_path / "killed")) == job.steps
     assert curve(tmp_path / "killed") == pytest.approx(curve(tmp_path / "unbroken"), abs=1e-4)
+
+
+def test_a_run_killed_between_its_end_and_the_next_step_ends_again(job: Job, tmp_path: Path) -> None:
+    first = run(job, tmp_path)
+    (tmp_path / "trained" / "half-read").touch()
+    again = run(job, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("trained*")) == ["trained"]
+    assert not (tmp_path / "trained" / "half-read").exists()
+    torch.testing.assert_close(again, first, atol=0, rtol=0)
+
+
+def test_nobody_trains_the_same_twice_and_no_trainer_outlives_its_command(job: Job, tmp_path: Path) -> None:
+    job = replace(job, folder=str(tmp_path / "run"), steps=100_000, log_every=1)
+    (tmp_path / "job.json").write_text(json.dumps(asdict(job)))
+    code = "import sys, pathlib, edgeav.job as j; j.launch(j.Job.read(pathlib.Path(sys.argv[1])))"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "job.json")]) as command:
+        wait_for((tmp_path / "run" / "metrics.jsonl").exists)
+        with pytest.raises(EdgeavError, match="another process trains this"):
+            launch(job)
+        command.kill()
+    wait_for(lambda: not trainers(tmp_path))
+
+
+def trainers(folder: Path) -> list[str]:
+    """Command lines that name a job in this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            found += [" ".join(words)] if str(folder / "run" / "job.json") in words else []
+    return found
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if what():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"still not after a minute: {what}")
 
 
 def curve(folder: Path) -> list[float]:
