@@ -6,7 +6,7 @@
 The tests record what they measure: no number comes without its assertion. What is missing
 for a row (root, an emulator, a browser, real clips) is its tests' skip message. No time of an emulated device is in it.
 Adds to benchmarks/results/devices.json, each row with its commit; rows that did not run keep what they had.
-EDGEAV_BUNDLES: a folder with bundles of the demo model (TARGET-PRECISION); others are exported first.
+EDGEAV_BUNDLES: a folder that keeps the bundles of the demo model (TARGET-PRECISION) for all rows and the next call.
 """
 
 from __future__ import annotations

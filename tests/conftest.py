@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -35,21 +36,26 @@ def grid() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """demo_bundle(target, precision) -> that bundle of the demo model. EDGEAV_BUNDLES: a folder that has some."""
-    made: dict[str, Path] = {}
+    """demo_bundle(target, precision) -> that bundle of the demo model, exported once for all workers of a test run.
+
+    EDGEAV_BUNDLES: a folder that keeps them for the next run. It does not notice that an exporter has changed.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    place = Path(os.environ.get("EDGEAV_BUNDLES", folder / "bundles"))
 
     def make(target: str, precision: str) -> Path:
         from edgeav.compress import export_one
         from edgeav.target import Target
 
-        name = f"{target}-{precision}"
-        ready = Path(os.environ.get("EDGEAV_BUNDLES", "none")) / name
-        if ready.is_dir():
-            return ready
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("bundles") / name
-            export_one("av-fast-conformer-demo", Target.load(target), precision, "demo", made[name])  # type: ignore[arg-type]
-        return made[name]
+        bundle = place / f"{target}-{precision}"
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / f"{bundle.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not bundle.is_dir():
+                export_one("av-fast-conformer-demo", Target.load(target), precision, "demo", bundle)  # type: ignore[arg-type]
+        return bundle
 
     return make
 

@@ -20,7 +20,15 @@ from edgeav.exporters.rewrites import (
 )
 from edgeav.models import ModelConfig, noise, random_model
 from edgeav.models.fusion import CrossAttention
-from edgeav.models.visual import Shrink, Stem2d, Stem3d, StemByBlocks, StemByRows
+from edgeav.models.visual import (
+    Shrink,
+    SpaceToDepth,
+    SpaceToDepthByConv,
+    Stem2d,
+    Stem3d,
+    StemByBlocks,
+    StemByRows,
+)
 
 BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -50,6 +58,15 @@ def test_the_stem_by_rows_equals_the_stem_by_frames(
     stem = Stem2d(conv, nn.Identity(), nn.SiLU(), Shrink(2))
     video = torch.randn(1, frames, 2 * crop, 2 * crop)
     torch.testing.assert_close(stem_by_rows(stem)(video), stem(video), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("block", "pool", "crop", "batch"), [(4, 2, 88, 1), (4, 1, 88, 2), (2, 3, 24, 2)])
+def test_pixels_sorted_by_a_convolution_are_the_pixels_sorted_by_hand(
+    block: int, pool: int, crop: int, batch: int
+) -> None:
+    torch.manual_seed(0)
+    stem, video = SpaceToDepth(block, Shrink(pool)), torch.randn(batch, 5, crop, crop)
+    torch.testing.assert_close(SpaceToDepthByConv(stem, pool)(video), stem(video), atol=1e-6, rtol=1e-5)
 
 
 def test_rows_are_stacked_where_that_makes_fewer_copies_and_the_deployed_model_stays_as_it_is() -> None:

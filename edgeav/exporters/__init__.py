@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeav import __version__
 from edgeav.errors import EdgeavError
 from edgeav.exporters.parity import eager_log_probs, largest_difference
-from edgeav.exporters.rewrites import by_rows, deployable
+from edgeav.exporters.rewrites import by_convolution, by_rows, deployable
 from edgeav.models import AVModel
 from edgeav.quant.census import mac_share
 from edgeav.quant.plan import Plan
@@ -103,7 +103,7 @@ def _lower_onnx(
 
     path, integer = folder / MODEL, set[str]()
     if plan is None:
-        write_onnx(model, path, options.opset)
+        write_onnx(by_convolution(model), path, options.opset)
     else:
         with tempfile.TemporaryDirectory() as place:
             write_onnx(integer_form(model, plan), Path(place) / MODEL, options.opset)

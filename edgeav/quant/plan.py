@@ -42,7 +42,7 @@ RANGES: tuple[Ranges, ...] = get_args(Ranges)
 _RESIDUAL = r"(\.(conv_[12]|shortcut\.0))?"  # inside a block of a ResNet
 _BLOCK = r"(audio_|video_)?blocks\.\d+"
 _PATTERNS: tuple[tuple[Role, str], ...] = (
-    ("visual-stem", r"video\.stem(\..*)?"),
+    ("visual-stem", r"video\.stem(\.(?!gather$).*)?"),  # `gather` only sorts pixels: edgeav/models/visual.py
     ("visual-cnn", rf"video\.(convs\.\d+{_RESIDUAL}|linear|downsample)"),
     ("subsampling", rf"audio\.(stem|conv|layers\.\d+{_RESIDUAL}|linear)"),
     ("fusion", r"fusion\.(up|down|attention\.(query|key|value|out)|feed_forward\.(up|down))"),
