@@ -59,6 +59,11 @@ def test_inputs_are_used_where_they_lie(bundle: Bundle) -> None:
     assert [getattr(tensor, "allocation_info", "none is no tensor") for tensor in inputs] == [None] * 3
 
 
+def test_nothing_is_copied_to_the_shape_that_it_has(bundle: Bundle) -> None:
+    program = deserialize_pte_binary(bundle.model_path.read_bytes()).program
+    assert "aten::expand_copy" not in {operator.name for operator in program.execution_plan[0].operators}
+
+
 def test_nearly_all_work_is_integer_and_the_bundle_says_so(bundle: Bundle) -> None:
     if bundle.precision == "fp32":
         assert bundle.quality == {}

@@ -19,6 +19,8 @@ import torch
 from sympy import Expr
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.utils._sympy.value_ranges import bound_sympy
 
 from edgeav.errors import EdgeavError, needs
@@ -40,6 +42,7 @@ try:
     )
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils import QuantizationConfig
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.exir.dialects._ops import ops as exir_ops
     from executorch.exir.passes import MemoryPlanningPass
     from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
     from torchao.quantization.pt2e import MinMaxObserver
@@ -50,6 +53,7 @@ except ImportError as error:
 
 MODEL = "model.pte"
 ATEN = torch.ops.aten
+EXPAND = exir_ops.edge.aten.expand_copy.default  # type: ignore[attr-defined]
 # Sums and products stay float although XNNPACK could: the attention mask is added (-1e4 would take the whole range and
 # made the drift five times as large), and an 8-bit residual stream loses more than it saves.
 QUANTIZED = (ATEN.conv2d.default, ATEN.conv1d.default, ATEN.linear.default, ATEN.relu.default)
@@ -143,6 +147,7 @@ def _lower(program: ExportedProgram, path: Path, dynamic: bool = False) -> set[s
     with quiet(), torch.backends.mkldnn.flags(enabled=False), _for_the_shortest():
         edge = to_edge_transform_and_lower(
             program,
+            transform_passes=[WithoutIdleCopies()],
             partitioner=[*partitioners, XnnpackPartitioner()],
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
@@ -154,6 +159,27 @@ def _lower(program: ExportedProgram, path: Path, dynamic: bool = False) -> set[s
         with path.open("wb") as file:
             edge.to_executorch(config).write_to_file(file)
     return integer
+
+
+class WithoutIdleCopies(PassBase):
+    """Leaves out every `expand` to the shape that is there already.
+
+    A product of two activations has one before each of them, and XNNPACK takes none: each copies, and cuts the
+    delegated graph in two. In int8 1.09 times as fast without (av-student-tiny), in float as fast.
+    """
+
+    def call(self, graph_module: GraphModule) -> PassResult:
+        idle = [node for node in graph_module.graph.nodes if node.target is EXPAND and _same_shape(node, node.args[0])]
+        for node in idle:
+            node.replace_all_uses_with(node.args[0])
+            graph_module.graph.erase_node(node)
+        graph_module.recompile()
+        return PassResult(graph_module, bool(idle))
+
+
+def _same_shape(node: Node, other: Node) -> bool:
+    ours, theirs = node.meta["val"].shape, other.meta["val"].shape
+    return len(ours) == len(theirs) and all(statically_known_true(a == b) for a, b in zip(ours, theirs, strict=True))
 
 
 @contextmanager
