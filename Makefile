@@ -18,7 +18,7 @@ test: $(VENV)/.test-ready
 
 # What takes longer than the default suite may: every model on every runtime, the C++ runner, a run killed in each step.
 test-slow: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -n 2 -m 'slow and not device'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'slow and not device'
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .

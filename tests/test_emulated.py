@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = REPOSITORY / "devices" / "emulated-pi"
 CLIPS = 20
+# A device has one user at a time, and both Pis are one system: with --dist loadgroup, one worker has all their tests.
+PIS = [pytest.param(name, marks=pytest.mark.xdist_group("emulated-pi")) for name in ("emulated-pi-4", "emulated-pi-5")]
 DemoBundle = Callable[[str, str], Path]
 Record = Callable[[str, object], None]
 
@@ -133,7 +135,7 @@ def test_a_processor_without_the_instructions_of_its_file_is_refused(cortex: Dev
         profile(demo_bundle("executorch-xnnpack", "fp32"), other)
 
 
-@pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
+@pytest.mark.parametrize("name", PIS)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_twenty_clips_on_a_pi_over_ssh_give_the_transcripts_of_x86(
     pis: partial[Device], demo_bundle: DemoBundle, clips: Path, name: str, precision: str, record_property: Record
@@ -148,7 +150,7 @@ def test_twenty_clips_on_a_pi_over_ssh_give_the_transcripts_of_x86(
     assert len(other) <= 1 and all(found[i] in texts_nearby(folder, clips, i) for i in other)
 
 
-@pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
+@pytest.mark.parametrize("name", PIS)
 def test_executorch_on_a_pi_over_ssh_gives_the_transcripts_of_x86(
     pis: partial[Device], demo_bundle: DemoBundle, clips: Path, name: str, record_property: Record
 ) -> None:
@@ -159,7 +161,7 @@ def test_executorch_on_a_pi_over_ssh_gives_the_transcripts_of_x86(
     assert found == expected
 
 
-@pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
+@pytest.mark.parametrize("name", PIS)
 def test_a_profile_of_a_pi_says_that_it_is_emulated_and_its_counts_repeat(
     pis: partial[Device], demo_bundle: DemoBundle, name: str, record_property: Record
 ) -> None:
@@ -170,7 +172,7 @@ def test_a_profile_of_a_pi_says_that_it_is_emulated_and_its_counts_repeat(
     check_counts_repeat(first, second, record_property)
 
 
-@pytest.mark.parametrize("name", ["emulated-pi-4", "emulated-pi-5"])
+@pytest.mark.parametrize("name", PIS)
 def test_the_captions_of_a_pi_read_a_real_clip_as_this_machine_does(
     pis: partial[Device], demo_bundle: DemoBundle, name: str, grid: Path, record_property: Record
 ) -> None:
