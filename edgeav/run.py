@@ -156,8 +156,8 @@ def folder_hash(folder: Path, pattern: str = "*") -> str:
 
 
 def model_hash(folder: Path) -> str:
-    """Of a model's weights and configuration: its card may be reworded, and it answers as before."""
-    return folder_hash(folder, "model.*")
+    """Of what a model computes with, quantized or not: its card may be reworded, and it answers as before."""
+    return digest([folder_hash(folder, pattern) for pattern in ("model.*", "tokenizer.model", "quantization.json")])
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeav.recipe import Recipe
-from edgeav.run import Run, Step, read_json, write_json
+from edgeav.run import Run, Step, model_hash, read_json, write_json
 
 RECIPE = Recipe.model_validate({"name": "test", "model": "none"})
 
@@ -22,6 +22,18 @@ def a_step(log: list[str], name: str, value: int = 1, needs: tuple[Step, ...] = 
         write_json(out / "result.json", value)
 
     return Step(name, {"value": value}, work, needs)
+
+
+def test_a_model_is_another_when_its_grids_change_and_the_same_when_its_card_does(tmp_path: Path) -> None:
+    for name in ("model.json", "model.safetensors", "tokenizer.model", "quantization.json", "README.md"):
+        (tmp_path / name).write_text(name)
+    before = model_hash(tmp_path)
+    (tmp_path / "README.md").write_text("reworded")
+    assert model_hash(tmp_path) == before
+    for name in ("model.json", "model.safetensors", "tokenizer.model", "quantization.json"):
+        (tmp_path / name).write_text("other")
+        assert model_hash(tmp_path) != before
+        before = model_hash(tmp_path)
 
 
 def test_a_step_is_done_once_and_its_result_kept(tmp_path: Path) -> None:
