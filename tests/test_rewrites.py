@@ -11,6 +11,7 @@ from torch import nn
 
 from edgeav.exporters.rewrites import (
     by_blocks,
+    by_convolution,
     by_rows,
     deployable,
     fold_batch_norms,
@@ -66,7 +67,17 @@ def test_pixels_sorted_by_a_convolution_are_the_pixels_sorted_by_hand(
 ) -> None:
     torch.manual_seed(0)
     stem, video = SpaceToDepth(block, Shrink(pool)), torch.randn(batch, 5, crop, crop)
-    torch.testing.assert_close(SpaceToDepthByConv(stem, pool)(video), stem(video), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(SpaceToDepthByConv(stem)(video), stem(video), atol=1e-6, rtol=1e-5)
+
+
+def test_a_model_is_turned_once_and_one_that_sorts_no_pixels_is_left_alone() -> None:
+    plain, sorting = deployable(random_model()), deployable(random_model())
+    assert by_convolution(plain) is plain
+    assert sorting.video is not None
+    sorting.video.stem = SpaceToDepth(4, Shrink(2))
+    turned = by_convolution(sorting)
+    assert turned.video is not None and isinstance(turned.video.stem, SpaceToDepthByConv)
+    assert by_convolution(turned) is turned and type(sorting.video.stem) is SpaceToDepth
 
 
 def test_rows_are_stacked_where_that_makes_fewer_copies_and_the_deployed_model_stays_as_it_is() -> None:

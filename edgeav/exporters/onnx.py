@@ -73,7 +73,9 @@ def write_onnx(model: AVModel, path: Path, opset: int) -> None:
 
 
 def integer_form(model: AVModel, plan: Plan) -> AVModel:
-    """A deployable model as `quantize_onnx` shall get it: the stem over blocks, unless the stem stays in float."""
+    """A deployable model as `quantize_onnx` shall get it: the stem over blocks, unless the stem stays in float.
+
+    A stem that only sorts pixels does so by a convolution, as in float."""
     return by_convolution(by_blocks(model) if plan.quantizes("video.stem.conv") else model)
 
 

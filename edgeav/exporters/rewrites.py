@@ -30,7 +30,6 @@ from edgeav.models.low_rank import LowRank
 from edgeav.models.resnet import BasicBlock
 from edgeav.models.visual import (
     LipFrontend,
-    Shrink,
     SpaceToDepth,
     SpaceToDepthByConv,
     Stem2d,
@@ -102,12 +101,12 @@ def stem_by_blocks(stem: Stem2d) -> StemByBlocks:
 
 
 def by_convolution(model: AVModel) -> AVModel:
-    """A copy of a deployable `model` whose stem sorts pixels into channels, if it does, by a convolution."""
+    """A copy of a deployable `model` whose stem sorts pixels by a convolution; `model` itself if nothing changes."""
+    if model.video is None or type(model.video.stem) is not SpaceToDepth:
+        return model
     turned = copy.deepcopy(model)
-    if turned.video is not None and isinstance(turned.video.stem, SpaceToDepth):
-        stem = turned.video.stem
-        pool = stem.shrink.pool if isinstance(stem.shrink, Shrink) else 1
-        turned.video.stem = SpaceToDepthByConv(stem, pool).eval()
+    assert turned.video is not None
+    turned.video.stem = SpaceToDepthByConv(model.video.stem).eval()
     return turned
 
 

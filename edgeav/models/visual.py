@@ -189,9 +189,9 @@ class SpaceToDepth(nn.Module):
 
     FRAMES = 3  # t-1, t, t+1
 
-    def __init__(self, block: int, shrink: nn.Module | None = None) -> None:
+    def __init__(self, block: int, shrink: Shrink | None = None) -> None:
         super().__init__()
-        self.block, self.shrink = block, shrink or nn.Identity()
+        self.block, self.shrink = block, shrink or Shrink(1)
 
     def forward(self, video: Tensor) -> Tensor:
         pixels = self.pixels(video).unflatten(0, (video.shape[0], video.shape[1]))
@@ -212,8 +212,9 @@ class SpaceToDepthByConv(SpaceToDepth):
     number. As exact.
     """
 
-    def __init__(self, stem: SpaceToDepth, pool: int) -> None:
+    def __init__(self, stem: SpaceToDepth) -> None:
         super().__init__(stem.block)
+        pool = stem.shrink.pool
         rows = torch.eye(self.block).repeat_interleave(pool, dim=1) / pool  # (b, k): the mean of `pool` pixels
         side = rows.shape[1]
         self.gather = nn.Conv2d(1, self.block**2, side, side, bias=False)
