@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from math import gcd
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -94,7 +95,7 @@ def recipe_of(arm: str, seed: int, options: argparse.Namespace) -> Recipe:
     stage = next(step.distill for step in base.stages if step.distill is not None)
     settings = stage.model_dump(mode="json") | {"steps": options.steps, "student": {"preset": options.student}}
     batches = options.batches or settings["processes"] * settings["accumulate"]  # by however many processes
-    processes = min(options.processes, batches)
+    processes = gcd(options.processes, batches)  # each has as many
     settings |= {"processes": processes, "accumulate": batches // processes}
     for item in settings["mix"]:  # of all arms the same, also where nobody teaches
         item["word_times"] = item["word_times"] and base.model

@@ -43,10 +43,10 @@ def main() -> None:
         rows = measured(model, options)
         facts = provenance() | {"threads": 1, "rows": rows}
         name = Path(model).name
-        file = f"wer_{name}.json" if options.grid == "short" else f"wer_{name}_{options.grid}.json"
-        (RESULTS / file).write_text(json.dumps({"model": name, **facts}, indent=1) + "\n")
-        greedy = [row for row in rows if row["decoder"] == "greedy"]
         card = options.grid == "short"
+        path = RESULTS / (f"wer_{name}.json" if card else f"wer_{name}_{options.grid}.json")
+        path.write_text(json.dumps({"model": name, **facts}, indent=1) + "\n")
+        greedy = [row for row in rows if row["decoder"] == "greedy"]
         shown = wide_table(greedy, dict(zip(GRIDS["short"], NAMES, strict=True))) if card else table(rows)
         print(f"\n{name}\n\n{shown}\n\n{summary(judge(rows))}")
 

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
-VARIANTS_SEED = (
-    1  # not the recipe's: trainings of other seeds share the altered copies, and a teacher's answers to them
-)
+# Not the recipe's: trainings of other seeds share the altered copies, and a teacher's answers to them.
+VARIANTS_SEED = 1
 
 
 class Ingredient(Strict):
