@@ -18,6 +18,20 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # transformers is here for its model classes
 REPOSITORY = Path(__file__).parents[1]
 GRID = REPOSITORY.parent / "shared" / "data" / "grid"
 Result = subprocess.CompletedProcess[str]
+# A device has one user at a time, and both emulated Pis are one system: one worker has all tests of each.
+ALONE = ("emulated-pi", "test_adb.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With --dist loadgroup, groups by name: xdist 3.8 marks groups in a test's id, which pytest 9.2 does not let it."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Scheduling(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((name for name in ALONE if name in nodeid), nodeid)
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from edgeav.connect.session import Session, on_device
 from edgeav.device import Device
 from edgeav.errors import EdgeavError
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("emulated-adb")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SCRIPTS = Path(__file__).parents[1] / "devices" / "emulated-adb"
 ROOT = Path(os.environ.get("EDGEAV_ADB", Path.home() / ".cache/edgeav/emulated-adb")) / "root"
 ADB = ("adb", "-s", "127.0.0.1:5555")

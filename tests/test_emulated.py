@@ -29,8 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = REPOSITORY / "devices" / "emulated-pi"
 CLIPS = 20
-# A device has one user at a time, and both Pis are one system: with --dist loadgroup, one worker has all their tests.
-PIS = [pytest.param(name, marks=pytest.mark.xdist_group("emulated-pi")) for name in ("emulated-pi-4", "emulated-pi-5")]
+PIS = ("emulated-pi-4", "emulated-pi-5")  # both are one system: conftest.py gives their tests to one worker
 DemoBundle = Callable[[str, str], Path]
 Record = Callable[[str, object], None]
 
