@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from edgeav import __version__, catalog, cli_data, cli_devices, cli_evaluate, cli_explain, console, doctor, show, spec
-from edgeav.cli_options import Json, Overrides
+from edgeav.cli_options import Json, Overrides, Readings
 from edgeav.progress import TerminalProgress
 from edgeav.recipe import Recipe
 from edgeav.target import Precision, Target
@@ -82,6 +82,7 @@ def transcribe(
     bundle: Annotated[Path | None, typer.Option(help="Default: the newest under runs/.")] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024)] = 1,
     face_model: Annotated[Path | None, typer.Option(help="YuNet ONNX file, for a better face search.")] = None,
+    readings: Readings = "one",
     as_json: Json = False,
 ) -> None:
     """Example: edgeav transcribe clip.mp4 --bundle runs/int8/bundles/onnxruntime-int8
@@ -92,7 +93,7 @@ def transcribe(
     from edgeav.transcribe import newest_bundle, transcribe_files
 
     folder = bundle or newest_bundle(RUNS)
-    rows = transcribe_files(files, folder, threads, face_model, TerminalProgress())
+    rows = transcribe_files(files, folder, TerminalProgress(), threads, face_model, readings)
     console.print_json(rows) if as_json else show.transcripts(rows)
     if any("error" in row for row in rows):
         raise typer.Exit(console.EXIT_USER_ERROR)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from edgeav import console, doctor
-from edgeav.cli_options import Json
+from edgeav.cli_options import Json, Readings
 from edgeav.progress import TerminalProgress
 
 LANGUAGE = "What the decoders know"
@@ -36,6 +36,7 @@ def evaluate(
     voices: Annotated[str | None, typer.Option(help="The corpus that babbles.", rich_help_panel=NOISE)] = None,
     recordings: Annotated[Path | None, typer.Option(help="A folder of noise.", rich_help_panel=NOISE)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of noise and faults.", rich_help_panel=NOISE)] = 0,
+    readings: Readings = "one",
     limit: Annotated[int | None, typer.Option(min=1, help="Clips of each split, taken evenly.")] = None,
     drawing: Annotated[int, typer.Option(min=0, help="Of a generated corpus: other sentences, held-out voices.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Default: runs/evaluate-MODEL-CORPUS.")] = None,
@@ -64,7 +65,7 @@ def evaluate(
     torch.set_num_threads(threads)
     given = {"width": beam, "lm_weight": lm_weight, "word_bonus": word_bonus}
     search = replace(Beam(), **{name: value for name, value in given.items() if value is not None})
-    subject, language = open_subject(model, threads), Language((), words, grammar, lm, search)
+    subject, language = open_subject(model, threads, readings), Language((), words, grammar, lm, search)
     settings = Settings(wanted, decoder or ("greedy",), split or (), limit, seed, voices, recordings, language, drawing)
     rows = measure(subject, corpus, settings, folder, TerminalProgress())
     facts = {
@@ -74,6 +75,7 @@ def evaluate(
         "seed": seed,
         "drawing": drawing,
         "threads": threads,
+        "readings": readings,
     }
     _report(facts, rows, folder, as_json)
 
@@ -88,7 +90,9 @@ def _report(facts: dict[str, Any], rows: list[dict[str, Any]], folder: Path, as_
     facts |= provenance()
     result = facts | {"rows": rows, "verdict": summary(verdicts), "verdicts": [v.as_dict() for v in verdicts]}
     write_json(folder / "evaluation.json", result)
-    said = ", ".join(f"{key} {facts[key]}" for key in ("model", "engine", "corpus", "seed", "threads", "commit", "cpu"))
+    said = ", ".join(
+        f"{key} {facts[key]}" for key in ("model", "engine", "corpus", "seed", "threads", "readings", "commit", "cpu")
+    )
     lines = [
         f"# {facts['model']} on {Path(facts['corpus']).name}",
         "",

@@ -127,7 +127,7 @@ class Evaluation:
 
     def _measure(self, split: Split, condition: Condition, out: Path) -> None:
         """Transcripts as JSON lines, and a row for each decoder."""
-        clips, found = self._decoded(split), []
+        clips, found, passes = self._decoded(split), [], self._passes
         for index in self.run.progress.track(range(len(clips)), f"{split.name} {condition.name}"):
             if possible(condition, clips.media(index)):
                 found.append(self._recognized(split.utterances[index], condition, clips, index))
@@ -135,6 +135,7 @@ class Evaluation:
         (out / "transcripts.jsonl").write_text("".join(lines), encoding="utf-8")
         facts = {"split": split.name, "synthetic": split.synthetic, "speakers": split.speakers}
         facts |= {"condition": condition.name}
+        facts |= {"passes": round((self._passes - passes) / len(found), 2)} if self.subject.surest and found else {}
         write_json(out / "rows.json", [facts | _row(decoder, found) for decoder in self.decoders if found])
 
     def _recognized(
@@ -148,6 +149,11 @@ class Evaluation:
         texts = {decoder.name: decoder.text(log_probs[0], presence) for decoder in self.decoders}
         facts = {"id": utterance.id, "speaker": utterance.speaker, "reference": utterance.text}
         return facts | {"texts": texts} | blanks(log_probs, inputs, speech.blank)
+
+    @property
+    def _passes(self) -> int:
+        """How often the model ran so far, where it may read a clip more than once."""
+        return self.subject.surest.passes if self.subject.surest else 0
 
     def _check_length(self, inputs: Inputs, utterance: Utterance) -> None:
         if inputs.steps > self.subject.max_steps:

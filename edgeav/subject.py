@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeav.catalog import find_model
 from edgeav.measure import Recognizer, recognizer
 from edgeav.run import digest, model_hash
+from edgeav.runtime.inputs import Readings
+from edgeav.runtime.readings import Surest
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,20 @@ class Subject:
     recognizer: Recognizer
     max_steps: int
     key: str
+    surest: Surest | None = None  # who reads again where both modalities leave it unsure
 
 
-def open_subject(name: str, threads: int = 1) -> Subject:
+def open_subject(name: str, threads: int = 1, readings: Readings = "one") -> Subject:
     """A bundle's folder, a model's folder, or a shipped model's name; EdgeavError for anything else."""
+    subject = _opened(name, threads)
+    if readings == "one":
+        return subject
+    surest = Surest(subject.recognizer.recognize, subject.recognizer.blank)
+    speech, key = replace(subject.recognizer, recognize=surest), digest([subject.key, readings, surest.sure])
+    return replace(subject, recognizer=speech, key=key, surest=surest)
+
+
+def _opened(name: str, threads: int) -> Subject:
     folder = Path(name)
     if (folder / "bundle.json").is_file():
         return _bundle(folder, threads)

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeav.errors import EdgeavError
 from edgeav.progress import Progress
+from edgeav.runtime.inputs import Readings
 
 
 def newest_bundle(runs: Path) -> Path:
@@ -26,7 +27,12 @@ def newest_bundle(runs: Path) -> Path:
 
 
 def transcribe_files(
-    files: Sequence[Path], bundle: Path, threads: int, face_model: Path | None, progress: Progress
+    files: Sequence[Path],
+    bundle: Path,
+    progress: Progress,
+    threads: int = 1,
+    face_model: Path | None = None,
+    readings: Readings = "one",
 ) -> list[dict[str, Any]]:
     """One row per file: {file, text, words, notes, timings_ms}, or {file, error} for one that cannot be used.
 
@@ -34,7 +40,7 @@ def transcribe_files(
     """
     from edgeav.runtime.transcriber import Transcriber
 
-    transcriber = Transcriber(bundle, threads=threads, face_model=face_model)
+    transcriber = Transcriber(bundle, threads, face_model, readings)
     rows: list[dict[str, Any]] = []
     for path in progress.track(files, "transcribing"):
         try:

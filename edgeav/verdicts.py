@@ -84,10 +84,13 @@ def table(rows: Sequence[Row]) -> str:
     """Markdown: a line a split, condition and decoder, with everything that was measured."""
     head = ["split", "speakers", "clips", "condition", "decoder", "WER, % [95 %]", "sub", "del", "ins"]
     head += ["CER, % [95 %]", "blank, %"]
-    lines = [f"| {' | '.join(head)} |", "|---|---|---:|---|---|---:|---:|---:|---:|---:|---:|"]
+    several = any("passes" in row for row in rows)
+    lines = [f"| {' | '.join(head)} |{' passes |' * several}"]
+    lines += [f"|---|---|---:|---|---|---:|---:|---:|---:|---:|---:|{'---:|' * several}"]
     for row in rows:
         cells = [row["split"], _kind(row), row["utterances"], row["condition"], row["decoder"], _interval(row, "wer")]
         cells += [row["substitutions"], row["deletions"], row["insertions"], _interval(row, "cer"), row["blank_rate"]]
+        cells += [row.get("passes", 1)] if several else []
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from edgeav.errors import EdgeavError
 SAMPLE_RATE_HZ = 16_000
 VIDEO_FPS = 25
 MOUTH = 96  # pixels: side of the square mouth crop that corpora and the face tracker deliver
+Readings = Literal["one", "surest"]  # of a clip; see readings.py
 MIN_STEPS = 2  # a model takes no less: relative positions need a neighbour
 
 

@@ -22,7 +22,8 @@ from edgeav.runtime.bundle import Bundle, read_bundle
 from edgeav.runtime.clip import Clip
 from edgeav.runtime.ctc import Word, decode
 from edgeav.runtime.engines import open_engine
-from edgeav.runtime.inputs import MOUTH
+from edgeav.runtime.inputs import MOUTH, Readings
+from edgeav.runtime.readings import Surest
 from edgeav.runtime.windows import Window, loudness, plan_windows
 
 if TYPE_CHECKING:
@@ -71,14 +72,21 @@ class Stopwatch:
 class Transcriber:
     """A bundle opened once, for any number of files.
 
-    `face_model`: a YuNet .onnx file; None searches faces with OpenCV's Haar cascade.
+    `face_model`: a YuNet .onnx file; None searches faces with OpenCV's Haar cascade. `readings`: see readings.py.
     A model that does not see is not shown the pictures, and no face is searched; one that does not hear ignores sound.
     Raises EdgeavError for a bundle that is damaged, or whose engine is missing.
     """
 
-    def __init__(self, bundle_folder: str | Path, threads: int = 1, face_model: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        bundle_folder: str | Path,
+        threads: int = 1,
+        face_model: str | Path | None = None,
+        readings: Readings = "one",
+    ) -> None:
         self.bundle = read_bundle(bundle_folder)
         self.engine = open_engine(self.bundle, threads)
+        self._surest = Surest(lambda x: self.engine.run(*x), self.bundle.blank) if readings == "surest" else None
         self._threads, self._face_model = threads, face_model
         if face_model is not None:
             _ = self._face_detector  # a wrong path is an error now, not once for every file
@@ -154,9 +162,12 @@ class Transcriber:
         if not inputs.presence.any():
             return _blanks(presence.shape[0], self.bundle), presence
         with watch.measure("model"):
-            log_probs = self.engine.run(*inputs)[0]
+            log_probs = (self._surest(inputs) if self._surest else self.engine.run(*inputs))[0]
         if np.isnan(log_probs).any():
             raise EdgeavError(f"{self.engine.name} {self.engine.version} computed NaN in {self.bundle.folder}")
+        if self._surest and self._surest.last != "both":
+            first, last = (step / self.bundle.steps.per_second for step in (window.keep_start, window.keep_stop))
+            clip.notes.append(f"{first:.1f} to {last:.1f} s: read by {self._surest.last} alone, which is surer")
         return log_probs[kept], presence
 
 

@@ -13,11 +13,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, Queue
+from typing import get_args
 
 from captions.screen import Screen
 from captions.sources import Event, Source, camera, microphone, usual_camera
 from edgeav.errors import EdgeavError
 from edgeav.runtime.face import open_face_detector
+from edgeav.runtime.inputs import Readings
 from edgeav.runtime.live import Live
 from edgeav.runtime.transcriber import Transcriber
 
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _arguments(arguments)
     screen = Screen(args.json)
     try:
-        transcriber = Transcriber(args.bundle, args.threads, args.face_model)
+        transcriber = Transcriber(args.bundle, args.threads, args.face_model, args.readings)
         return _read_files(transcriber, args.files, screen) if args.files else _listen(transcriber, args, screen)
     except EdgeavError as error:
         screen.say(str(error))
@@ -121,6 +123,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--camera", default=usual_camera(), help="rpicam, a V4L2 device such as /dev/video0, or none")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--face-model", type=Path, help="YuNet ONNX file, for a better and faster face search")
+    parser.add_argument("--readings", choices=get_args(Readings), default="one", help="surest: read again if unsure")
     parser.add_argument("--seconds", type=float, default=0.0, help="stop after so long")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser.parse_args(arguments)
