@@ -47,14 +47,14 @@ def plan() -> Plan:
 @pytest.fixture(scope="module")
 def learned_file(float_file: Path, plan: Plan) -> Path:
     path = float_file.with_name("learned.onnx")
-    quantize_onnx(float_file, path, plan, [])
+    quantize_onnx(float_file, path, plan, [], other_runtime=True)
     return path
 
 
 def test_int8_answers_are_those_of_onnx_runtimes_int8_file(float_file: Path) -> None:
     """Up to ties: where float sums in another order fall on the other side of a step, deeper layers make that large."""
     model, path = tiny_model(), float_file.with_name("int8.onnx")
-    quantize_onnx(float_file, path, Plan(), calibration())
+    quantize_onnx(float_file, path, Plan(), calibration(), other_runtime=True)
     simulated, session = simulate(model, Plan(), calibration()), plain_session(path)
     apart = sorted(_apart(session, simulated, inputs) for inputs in SHORT)
     drift = sorted(largest_difference(eager_log_probs(model, x), eager_log_probs(simulated, x), x) for x in SHORT)

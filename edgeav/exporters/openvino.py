@@ -98,7 +98,7 @@ def _learned(source: Path, plan: Plan) -> openvino.Model:
 
     with tempfile.TemporaryDirectory() as place:
         rounded = Path(place) / "model.onnx"
-        quantize_onnx(source, rounded, plan, [])
+        quantize_onnx(source, rounded, plan, [], other_runtime=True)
         return openvino.convert_model(rounded)
 
 

@@ -79,19 +79,23 @@ def made_from(model: AVModel, plan: Plan, opset: int) -> Iterator[Path]:
         yield path
 
 
-def inspect_onnx(path: Path, float_path: Path, plan: Plan, clips: Sequence[Inputs]) -> Inspection:
-    """Numbers, wiring and kernels of the int8 file at `path`."""
+def inspect_onnx(
+    path: Path, float_path: Path, plan: Plan, clips: Sequence[Inputs], other_runtime: bool = False
+) -> Inspection:
+    """Numbers, wiring and kernels of the int8 file at `path`. `other_runtime`: as for `quantize_onnx`."""
     file, reference = File.load(path), File.load(float_path)
     wrong = [*_weight_findings(file, reference), *_pair_findings(file), *_constant_findings(file, reference)]
     bare, ranges = unquantized(file, reference)
     wiring = _measure(bare, ranges, float_path, clips)
     if plan.learned:
-        wrong += take_learned(ranges, _learned(bare, plan))
+        wrong += take_learned(ranges, _learned(bare, plan, other_runtime))
     wrong += range_findings(ranges)
     wrong += wiring_findings(wiring)
     integer = integer_modules(path)
-    multiplies = {module_of_name(n.name) for n in reference.nodes if n.op_type in MULTIPLIES}
-    not_integer = tuple(sorted(m for m in multiplies if plan.quantizes(m) and m not in integer))
+    planned = {
+        module_of_name(n.name) for n in integer_nodes(reference.proto, plan, other_runtime) if n.op_type in MULTIPLIES
+    }
+    not_integer = tuple(sorted(planned - integer))
     return Inspection(len(file.weights()), len(ranges), wiring, WIRING_TOLERANCE, not_integer, tuple(wrong))
 
 
@@ -129,10 +133,10 @@ def unquantized(file: File, reference: File) -> tuple[ModelProto, list[Range]]:
     return proto, ranges
 
 
-def _learned(bare: ModelProto, plan: Plan) -> dict[str, Ends]:
+def _learned(bare: ModelProto, plan: Plan, other_runtime: bool) -> dict[str, Ends]:
     """The range of every tensor that the plan rounds: what it was before a quantizer it is behind it."""
     stand_ins = [node for node in bare.graph.node if node.op_type in STAND_INS]
-    return tensor_ranges(plan, [*integer_nodes(bare, plan), *stand_ins], (*MOVES, *STAND_INS))
+    return tensor_ranges(plan, [*integer_nodes(bare, plan, other_runtime), *stand_ins], (*MOVES, *STAND_INS))
 
 
 def _without(node: NodeProto, name: str | None, file: File) -> list[NodeProto]:

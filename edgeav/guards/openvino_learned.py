@@ -36,8 +36,8 @@ def inspect_learned(path: Path, model: AVModel, plan: Plan, clips: Sequence[Inpu
     with TemporaryDirectory() as place:
         source, rounded = Path(place) / "float.onnx", Path(place) / "int8.onnx"
         write_onnx(deployable(model), source, OPSET)
-        quantize_onnx(source, rounded, plan, [])
-        found = inspect_onnx(rounded, source, plan, clips)
+        quantize_onnx(source, rounded, plan, [], other_runtime=True)
+        found = inspect_onnx(rounded, source, plan, clips, other_runtime=True)
         changed = [*differences(core().read_model(path), convert_model(rounded))]
     integer = integer_modules(path, plan)
     not_integer = tuple(sorted(layer for layer in plan.learned or {} if layer not in integer))
