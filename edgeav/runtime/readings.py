@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from edgeav.runtime.features import Inputs
 
-SURE = 0.6  # nats: both together are believed below that; chosen on validation clips, see docs/distill.md
-LEAST = 0.5  # a reading that says less than this share of what the fullest one says has missed something
+SURE = 0.5  # nats: both together are believed below that; chosen on validation clips, see docs/distill.md
+LEAST = 0.5  # a reading that speaks in fewer steps than this share of the fullest one's has missed something
 Run = Callable[[Inputs], NDArray[np.float32]]  # Inputs of one row -> (1, N, V) log-probabilities
 
 
@@ -70,18 +70,18 @@ def _without(inputs: Inputs, steps: NDArray[np.bool_], column: int) -> Inputs:
 
 def surest(found: dict[str, NDArray[np.float32]], inputs: Inputs, blank: int) -> str:
     """The reading of least doubt among those that say about as much as the fullest; of equals the first."""
-    said = {name: _weights(log_probs, inputs, blank).sum() for name, log_probs in found.items()}
+    said = {name: _speaks(log_probs, inputs, blank) for name, log_probs in found.items()}
     full = [name for name in found if said[name] >= LEAST * max(said.values())]
     return min(full, key=lambda name: doubt(found[name], inputs, blank))
 
 
+def _speaks(log_probs: NDArray[np.float32], inputs: Inputs, blank: int) -> int:
+    """In how many steps the blank is not the best: what is probable in sum but nowhere certain is not counted."""
+    return int(((log_probs[0].argmax(axis=-1) != blank) & inputs.presence[0].any(axis=-1)).sum())
+
+
 def doubt(log_probs: NDArray[np.float32], inputs: Inputs, blank: int) -> float:
     """(1, N, V) -> nats: mean entropy of the steps, each weighed by how certainly it is no blank; 0 for none."""
-    weights = _weights(log_probs, inputs, blank)
+    weights = (1 - np.exp(log_probs[0, :, blank])) * inputs.presence[0].any(axis=-1)
     entropy = -(np.exp(log_probs[0]) * log_probs[0]).sum(axis=-1)
     return float((entropy * weights).sum() / max(float(weights.sum()), 1e-3))
-
-
-def _weights(log_probs: NDArray[np.float32], inputs: Inputs, blank: int) -> NDArray[np.float32]:
-    """(N,): the probability that a step says something; 0 where nothing is heard or seen."""
-    return (1 - np.exp(log_probs[0, :, blank])) * inputs.presence[0].any(axis=-1)
