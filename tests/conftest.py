@@ -24,7 +24,7 @@ ALONE = ("emulated-pi", "test_adb.py")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """With --dist loadgroup, groups by name: xdist 3.8 marks groups in a test's id, which pytest 9.2 does not let it."""
+    """With --dist loadgroup, groups by name: xdist 3.8 marks groups in ids of tests, which pytest 9.2 forbids."""
     from xdist.scheduler import LoadGroupScheduling
 
     class Scheduling(LoadGroupScheduling):

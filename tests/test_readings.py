@@ -80,7 +80,7 @@ def test_certainty_that_nothing_was_said_does_not_count() -> None:
 
 
 def test_a_reading_that_is_vague_throughout_does_not_outdo_a_short_clear_one() -> None:
-    """A model that sees no lips move gives every word some probability: more in sum than the few steps of real words."""
+    """A model that sees no lips move gives every word some probability: in sum more than a few real words have."""
     clear, vague = says(0, 0.7, spoken=1), says(BLANK, TORN)
     assert (1 - np.exp(vague[0, :, BLANK])).sum() > 2 * (1 - np.exp(clear[0, :, BLANK])).sum()
     assert surest({"both": clear, "sound": vague, "lips": vague}, inputs(), BLANK) == "both"
