@@ -4,8 +4,8 @@
 
 Every arm has the clips, noise, steps and seeds of recipes/distill.yaml, and changes one thing. Measured on VALIDATION
 clips, since this is what settings are chosen by; `--test` measures the test splits instead, for arms that were chosen.
-Medians over the seeds with the range. Writes benchmarks/results/distillation.json; what is done is not done again: two
-calls with --processes 1 for different arms or seeds fill two cores, and a third one over all of them writes the table.
+Medians over the seeds with the range. Adds to benchmarks/results/distillation.json (of the same student and size, else
+it begins anew); what is done is not done again: with --processes 1, calls for other arms or seeds fill other cores.
 """
 
 from __future__ import annotations
@@ -62,10 +62,20 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for seed in options.seeds for arm in options.arms for row in measured(arm, seed, options)]
-    facts = provenance() | {name: getattr(options, name) for name in ("student", "steps", "batches", "seeds")}
-    name = "distillation_test" if options.test else "distillation"
-    (RESULTS / f"{name}.json").write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
-    print(table(rows, options.arms))
+    size = {name: getattr(options, name) for name in ("student", "steps", "batches")}
+    path = RESULTS / ("distillation_test.json" if options.test else "distillation.json")
+    rows = together(path, size, [row | {"commit": provenance()["commit"]} for row in rows])
+    path.write_text(json.dumps(provenance() | size | {"rows": rows}, indent=1) + "\n")
+    print(table(rows, [arm for arm in ARMS if any(row["arm"] == arm for row in rows)]))
+
+
+def together(path: Path, size: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These rows, and those of other arms and seeds in the file, if it is of the same size."""
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    new = {(row["arm"], row["seed"]) for row in rows}
+    if any(known.get(name) != value for name, value in size.items()):
+        return rows
+    return [row for row in known["rows"] if (row["arm"], row["seed"]) not in new] + rows
 
 
 def measured(arm: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -16,9 +16,10 @@ from edgeav.errors import EdgeavError
 from edgeav.runtime.bundle import read_bundle, write_bundle, write_golden
 from edgeav.runtime.clip import Clip
 from edgeav.runtime.ctc import decode
-from edgeav.runtime.features import hear, model_inputs
+from edgeav.runtime.features import Inputs, hear, model_inputs
 from edgeav.runtime.inputs import Features, LogMel, Mouth, Samples, settings
 from edgeav.runtime.media import at_25_fps
+from edgeav.runtime.readings import Surest
 
 RNG = np.random.default_rng
 
@@ -96,6 +97,34 @@ def test_ctc_words_times_and_confidences_are_those_of_python(tmp_path: Path) -> 
             other.end_s,
         )
         assert word["confidence"] == pytest.approx(other.confidence, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_page_reads_again_when_python_does_and_takes_the_same_reading(seed: int) -> None:
+    r, steps, blank = RNG(seed), 12, 5
+    sharpness = r.permutation([1.0, 3.0, 9.0])  # of each reading: who is surest is drawn
+    scores = [r.standard_normal((1, steps, 6)).astype(np.float32) * sharp for sharp in sharpness]
+    answers = [score - np.log(np.exp(score).sum(axis=-1, keepdims=True)) for score in scores]
+    presence = (r.random((1, steps, 2)) < 0.8).astype(np.float32)
+    audio, video = (r.random((1, n * steps, 3)).astype(np.float32) for n in (4, 2))
+    given: list[Inputs] = []
+
+    def run(inputs: Inputs) -> np.ndarray:
+        given.append(inputs)
+        return answers[len(given) - 1]
+
+    again = Surest(run, blank)
+    log_probs = again(Inputs(audio, video, presence))
+
+    flat = {"presence": presence, "audio": audio, "video": video}
+    asked = {name: array.ravel().tolist() for name, array in flat.items()}
+    found = ask("readings", answers=[a.ravel().tolist() for a in answers], spec={"blank": blank}, **asked)
+    assert found["reading"] == again.last
+    np.testing.assert_allclose(found["logProbs"], log_probs.ravel(), rtol=1e-6)
+    assert len(found["given"]) == len(given) in (1, 3)
+    for ours, theirs in zip(given, found["given"], strict=True):
+        for name in flat:
+            np.testing.assert_allclose(theirs[name], getattr(ours, name).ravel(), rtol=1e-6)
 
 
 @pytest.fixture

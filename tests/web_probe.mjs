@@ -46,6 +46,27 @@ const answers = {
     return decode(await floats(logProbs), spec, Float32Array.from(presence));
   },
 
+  async readings({ answers, presence, audio, video, spec }) {
+    const { surest } = await source('readings.js');
+    const given = [];
+    const run = async (inputs) => {
+      given.push({
+        presence: Array.from(inputs.presence),
+        audio: Array.from(inputs.audio),
+        video: Array.from(inputs.video),
+      });
+      return Float32Array.from(answers[given.length - 1]);
+    };
+    const inputs = {
+      audio: Float32Array.from(audio),
+      video: Float32Array.from(video),
+      presence: Float32Array.from(presence),
+      steps: presence.length / 2,
+    };
+    const { reading, logProbs } = await surest(run, spec)(inputs);
+    return { reading, given, logProbs: Array.from(logProbs) };
+  },
+
   async bundle({ folder }) {
     const { readBundle, BundleError } = await source('bundle.js');
     try {

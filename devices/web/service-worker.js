@@ -27,6 +27,7 @@ const NEEDED = [
     'mouth',
     'pixels',
     'profile',
+    'readings',
     'recognizer',
     'resample',
     'session',

@@ -8,6 +8,8 @@ import { element, say, showCaption, showFacts, showLevel, showMouth, showTimes, 
 const ROOT = new URL('../', import.meta.url);
 // ?lips_ms=120 has the lips wait that long: a Bluetooth microphone is late, and no browser tells by how much.
 const LIPS_S = Number(new URLSearchParams(location.search).get('lips_ms')) / 1000 || 0;
+// ?readings=surest has the model read sound alone and lips alone too where both leave it unsure: up to 3 times the work.
+const READINGS = new URLSearchParams(location.search).get('readings') ?? 'one';
 const ENDS = { camera: 'The camera is gone', microphone: 'The microphone is gone' };
 const page = { session: null, loaded: null, closers: {}, missing: {}, finals: [], facts: {} };
 const worker = new Worker(new URL('recognizer.js', import.meta.url), { type: 'module' });
@@ -58,7 +60,8 @@ function load() {
   stop();
   page.loaded = null;
   element('start').disabled = element('profile').disabled = true;
-  worker.postMessage({ load: new URL(`bundles/${encodeURIComponent(element('models').value)}/`, ROOT).href });
+  const load = new URL(`bundles/${encodeURIComponent(element('models').value)}/`, ROOT).href;
+  worker.postMessage({ load, readings: READINGS });
 }
 
 function ready(loaded) {

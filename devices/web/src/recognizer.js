@@ -1,5 +1,5 @@
 // The worker that recognizes: everything heavy but the face, so that camera and microphone never wait for the model.
-// Messages in: {load: url}, {recognize: {waveform, mouth, present}, id} and {profile: true, id}; out: {state}, {loaded},
+// Messages in: {load: url, readings}, {recognize: {waveform, mouth, present}, id} and {profile: true, id}; out: {state}, {loaded},
 // {result, id}, {error}.
 
 import { BundleError, readBundle } from './bundle.js';
@@ -7,6 +7,7 @@ import { decode } from './ctc.js';
 import { openEngine, verifyGolden } from './engine.js';
 import { featureMaker } from './features.js';
 import { machine, measure } from './profile.js';
+import { surest } from './readings.js';
 
 const RUNTIME = new URL('../vendor/ort.wasm.min.mjs', import.meta.url);
 const MOST_THREADS = 4;
@@ -15,7 +16,7 @@ let profile = null;
 
 onmessage = async ({ data }) => {
   try {
-    if (data.load) await load(data.load);
+    if (data.load) await load(data.load, data.readings);
     else postMessage({ result: await (data.profile ? profile() : recognize(data.recognize)), id: data.id });
   } catch (error) {
     postMessage({
@@ -25,7 +26,7 @@ onmessage = async ({ data }) => {
   }
 };
 
-async function load(folder) {
+async function load(folder, readings) {
   recognize = profile = null;
   const before = performance.now();
   const bundle = await readBundle(
@@ -40,7 +41,8 @@ async function load(folder) {
   const run = await openEngine(ort, bundle, threads);
   const golden = await verifyGolden(bundle, run);
   refuseWrong(golden);
-  recognize = recognizer(bundle.spec, run);
+  const once = async (inputs) => ({ logProbs: await run(inputs) });
+  recognize = recognizer(bundle.spec, readings === 'surest' ? surest(run, bundle.spec) : once);
   const place = { importMs: opening - importing, threads, machine: machine() };
   profile = () => measure(ort, bundle, place, undefined, (state) => postMessage({ state }));
   postMessage({ loaded: { spec: bundle.spec, golden, threads, loadMs: performance.now() - before } });
@@ -74,14 +76,14 @@ function refuseWrong(golden) {
   if (wrong.length) throw new BundleError(`${wrong.join('\n')}\nThe model is not used.`);
 }
 
-function recognizer(spec, run) {
+function recognizer(spec, read) {
   const inputsOf = featureMaker(spec.features);
   return async (clip) => {
     const times = [performance.now()];
     const inputs = inputsOf(clip);
     times.push(performance.now());
     if (!inputs) return { text: '', words: [], ms: { mel: times[1] - times[0], encode: 0, decode: 0 } };
-    const logProbs = await run(inputs);
+    const { logProbs } = await read(inputs);
     times.push(performance.now());
     const { text, words } = decode(logProbs, spec, inputs.presence);
     times.push(performance.now());
