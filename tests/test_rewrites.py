@@ -18,8 +18,11 @@ from edgeav.exporters.rewrites import (
     stem_by_blocks,
     stem_by_rows,
     stem_to_2d,
+    with_fused_attention,
 )
 from edgeav.models import ModelConfig, noise, random_model
+from edgeav.models.config import Encoder
+from edgeav.models.conformer import FusedAttention, RelativeAttention
 from edgeav.models.fusion import CrossAttention
 from edgeav.models.visual import (
     Shrink,
@@ -30,6 +33,7 @@ from edgeav.models.visual import (
     StemByBlocks,
     StemByRows,
 )
+from edgeav.quant.census import macs_by_module
 
 BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -78,6 +82,26 @@ def test_a_model_is_turned_once_and_one_that_sorts_no_pixels_is_left_alone() -> 
     turned = by_convolution(sorting)
     assert turned.video is not None and isinstance(turned.video.stem, SpaceToDepthByConv)
     assert by_convolution(turned) is turned and type(sorting.video.stem) is SpaceToDepth
+
+
+def test_query_key_and_value_by_one_matrix_are_the_same_numbers() -> None:
+    plain = deployable(random_model())
+    fused, inputs = with_fused_attention(plain), noise(plain.config, steps=7, batch=2)
+    assert {type(block.attention) for block in fused.blocks} == {FusedAttention}
+    assert {type(block.attention) for block in plain.blocks} == {RelativeAttention}
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(*inputs), plain(*inputs), atol=1e-5, rtol=1e-5)
+    assert with_fused_attention(fused) is fused
+    assert sum(macs_by_module(fused).values()) == sum(macs_by_module(plain).values())
+
+
+def test_factorized_matrices_and_local_attention_are_not_fused() -> None:
+    blocks = ModelConfig().blocks[:1]
+    local = ModelConfig(tokens=("a", "b"), blocks=blocks, encoder=Encoder(window=4))
+    thin = ModelConfig(tokens=("a", "b"), blocks=blocks, ranks={"blocks.0.attention.key": 8})
+    for config in (local, thin):
+        ready = deployable(random_model(config=config))
+        assert with_fused_attention(ready) is ready
 
 
 def test_rows_are_stacked_where_that_makes_fewer_copies_and_the_deployed_model_stays_as_it_is() -> None:

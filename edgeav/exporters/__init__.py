@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeav import __version__
 from edgeav.errors import EdgeavError
 from edgeav.exporters.parity import eager_log_probs, largest_difference
-from edgeav.exporters.rewrites import by_convolution, by_rows, deployable
+from edgeav.exporters.rewrites import by_rows, deployable, onnxruntime_form
 from edgeav.models import AVModel
 from edgeav.quant.census import mac_share
 from edgeav.quant.plan import Plan
@@ -46,6 +46,7 @@ class Lowered:
     integer_modules: set[str]
     counted: str
     exported: dict[str, str]
+    form: AVModel  # what was lowered, with the modules that are named here
     fp8_modules: frozenset[str] = frozenset()  # that multiply in FP8, not only round to it
 
 
@@ -73,11 +74,11 @@ def export(
     lowered = _lower(ready, target, chosen, calibration, folder)
     spec = _describe(model, target, precision, lowered)
     if chosen:
-        share = mac_share(ready, lowered.integer_modules)
+        share = mac_share(lowered.form, lowered.integer_modules)
         spec["quality"] = {"integer_mac_share": share, "integer_mac_counted": lowered.counted}
         spec["quality"]["arithmetic"] = arithmetic(target.engine, chosen)
         if lowered.fp8_modules:
-            spec["quality"]["fp8_mac_share"] = mac_share(ready, lowered.fp8_modules)
+            spec["quality"]["fp8_mac_share"] = mac_share(lowered.form, lowered.fp8_modules)
     bundle = write_bundle(folder, spec=spec)
     spec["golden"] = _record(bundle, model, golden)
     return write_bundle(folder, spec=spec)
@@ -102,16 +103,17 @@ def _lower_onnx(
     from edgeav.exporters.onnx import MODEL, integer_form, integer_modules, quantize_onnx, write_onnx
 
     path, integer = folder / MODEL, set[str]()
+    form = integer_form(model, plan) if plan else onnxruntime_form(model)
     if plan is None:
-        write_onnx(by_convolution(model), path, options.opset)
+        write_onnx(form, path, options.opset)
     else:
         with tempfile.TemporaryDirectory() as place:
-            write_onnx(integer_form(model, plan), Path(place) / MODEL, options.opset)
+            write_onnx(form, Path(place) / MODEL, options.opset)
             quantize_onnx(Path(place) / MODEL, path, plan, calibration)
         integer = integer_modules(path) if optimizes(plan.format) else integer
     exported = _versions("torch", "onnx", "onnxruntime") | {"opset": str(options.opset)}
     counted = "multiply-accumulates of 4 s in integer kernels of the graph as ONNX Runtime optimized it when exporting"
-    return Lowered(MODEL, model.config.max_steps, integer, counted, exported)
+    return Lowered(MODEL, model.config.max_steps, integer, counted, exported, form)
 
 
 def _lower_openvino(
@@ -131,7 +133,7 @@ def _lower_openvino(
             integer = integer_modules(path, plan)
     exported = _versions("torch", "onnx", "openvino", "nncf") | {"opset": str(OPSET)}
     counted = "multiply-accumulates of 4 s in layers that OpenVINO compiled to i8 or u8 when exporting"
-    return Lowered(MODEL, model.config.max_steps, integer, counted, exported)
+    return Lowered(MODEL, model.config.max_steps, integer, counted, exported, model)
 
 
 def _lower_executorch(
@@ -147,7 +149,7 @@ def _lower_executorch(
     else:
         integer = write_quantized_executorch(turned, path, steps, plan, calibration)
     counted = "multiply-accumulates of 4 s in quantized operators delegated to XNNPACK"
-    return Lowered(MODEL, steps, integer, counted, _versions("torch", "executorch", "torchao"))
+    return Lowered(MODEL, steps, integer, counted, _versions("torch", "executorch", "torchao"), model)
 
 
 def _lower_aoti(model: AVModel, options: AotiOptions, plan: Plan | None, folder: Path) -> Lowered:
@@ -157,7 +159,7 @@ def _lower_aoti(model: AVModel, options: AotiOptions, plan: Plan | None, folder:
     steps = min(asked, model.config.max_steps)
     fp8 = write_aoti(model, folder / MODEL, steps, plan, options.device)
     exported = _versions("torch", "torchao") | {"device": options.device}
-    return Lowered(MODEL, steps, set(), "nothing: there are no integer kernels", exported, frozenset(fp8))
+    return Lowered(MODEL, steps, set(), "nothing: there are no integer kernels", exported, model, frozenset(fp8))
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from edgeav.exporters.graph import module_path, quiet, trace
 from edgeav.exporters.onnx_fp8 import fp8_inputs, round_to_fp8
 from edgeav.exporters.onnx_learned import tensor_ranges
 from edgeav.exporters.onnx_weights import compress_weights, module_of_name, plain_matrices
-from edgeav.exporters.rewrites import by_blocks, by_convolution
+from edgeav.exporters.rewrites import by_blocks, onnxruntime_form
 from edgeav.models import AVModel
 from edgeav.quant.plan import FP8, Ends, Plan
 from edgeav.quant.ranges import choose, histograms
@@ -75,8 +75,8 @@ def write_onnx(model: AVModel, path: Path, opset: int) -> None:
 def integer_form(model: AVModel, plan: Plan) -> AVModel:
     """A deployable model as `quantize_onnx` shall get it: the stem over blocks, unless the stem stays in float.
 
-    A stem that only sorts pixels does so by a convolution, as in float."""
-    return by_convolution(by_blocks(model) if plan.quantizes("video.stem.conv") else model)
+    The rest is as in float."""
+    return onnxruntime_form(by_blocks(model) if plan.quantizes("video.stem.conv") else model)
 
 
 def quantize_onnx(

@@ -8,6 +8,8 @@
   multiplied, and long runs copy faster (the stem takes half the time; a float front end would take a quarter more).
 - For ONNX Runtime, a stem that sorts pixels into channels does so by a convolution of constant weights. OpenVINO would
   be slower (1.20 ms instead of 0.57), and pools and transposes as the model says.
+- For ONNX Runtime, one matrix makes query, key and value, the same to the bit: 1.02 times as fast in float, 1.04 in
+  int8. Not tried on the others.
 - Batch norms fold into the convolutions and linear layers before them, and BEFORE quantization: a fold inside the
   runtime would come after the weight scales were chosen (Jacob et al. 2018, https://arxiv.org/abs/1712.05877, 3.2).
 
@@ -18,13 +20,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from edgeav.models import AVModel
 from edgeav.models.audio import SampleResNet
-from edgeav.models.conformer import ConvModule
+from edgeav.models.conformer import ConformerBlock, ConvModule, FusedAttention, RelativeAttention
 from edgeav.models.fusion import ConcatMlp
 from edgeav.models.low_rank import LowRank
 from edgeav.models.resnet import BasicBlock
@@ -98,6 +101,30 @@ def stem_by_blocks(stem: Stem2d) -> StemByBlocks:
     conv.weight = nn.Parameter(weight.permute(0, 1, 3, 5, 2, 4).flatten(1, 3).contiguous(), requires_grad=False)
     conv.bias = _copy(source.bias)
     return StemByBlocks(conv, stem.taps, kernel, padding, stem.activation, stem.shrink).eval()
+
+
+def onnxruntime_form(model: AVModel) -> AVModel:
+    """A deployable `model` as ONNX Runtime runs it fastest, whatever its number format."""
+    return with_fused_attention(by_convolution(model))
+
+
+def with_fused_attention(model: AVModel) -> AVModel:
+    """A copy of `model` in which one matrix makes query, key and value; `model` itself if there are no such three."""
+    if not any(_fusible(block) for block in model.modules()):
+        return model
+    turned = copy.deepcopy(model)
+    for block in turned.modules():
+        if isinstance(block, ConformerBlock) and _fusible(block):
+            block.attention = FusedAttention(cast(RelativeAttention, block.attention)).eval()
+    return turned
+
+
+def _fusible(block: nn.Module) -> bool:
+    """Whether its attention is over all steps, by whole matrices: two thin ones each have no common one."""
+    if not isinstance(block, ConformerBlock) or type(block.attention) is not RelativeAttention:
+        return False
+    attention = block.attention
+    return all(type(layer) is nn.Linear for layer in (attention.query, attention.key, attention.value))
 
 
 def by_convolution(model: AVModel) -> AVModel:

@@ -8,6 +8,7 @@ tokens after Beltagy et al. 2020, Longformer (https://arxiv.org/abs/2004.05150).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +44,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """(B, N, D), (1, 2N-1, D) from N-1 down to 1-N, (B, 1, 1 or N, N) added to the scores -> (B, N, D)."""
-        query, key, value = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
+        query, key, value = self._projected(x)
         scores = self._scores(query, key, positions) / math.sqrt(self.head_width)
         weights = torch.softmax(scores + mask, dim=-1)
         return self.out(torch.matmul(weights, value).transpose(1, 2).flatten(2))
+
+    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, D) -> query, key and value, (B, H, N, W) each."""
+        return self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
 
     def _scores(self, query: Tensor, key: Tensor, positions: Tensor) -> Tensor:
         return torch.matmul(query, key.transpose(-2, -1))
@@ -72,6 +77,31 @@ class RelativeAttention(Attention):
         distance = self._split(self.position(positions))
         content = torch.matmul(query + self.bias_u, key.transpose(-2, -1))
         return content + _shift(torch.matmul(query + self.bias_v, distance.transpose(-2, -1)))
+
+
+class FusedAttention(RelativeAttention):
+    """`source` with its query, key and value made by one matrix, which is called `query`; for export alone."""
+
+    def __init__(self, source: RelativeAttention) -> None:
+        nn.Module.__init__(self)
+        self.heads, self.head_width = source.heads, source.head_width
+        self.query = _side_by_side([source.query, source.key, source.value])
+        self.position, self.out = source.position, source.out
+        self.bias_u, self.bias_v = source.bias_u, source.bias_v
+
+    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        together = self.query(x).unflatten(-1, (3, self.heads, self.head_width)).permute(2, 0, 3, 1, 4)
+        return together[0], together[1], together[2]
+
+
+def _side_by_side(layers: Sequence[nn.Linear]) -> nn.Linear:
+    """One linear layer whose outputs are those of all `layers`."""
+    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+    joined = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), len(biases) == len(layers))
+    joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
+    if biases:
+        joined.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+    return joined
 
 
 class LocalAttention(RelativeAttention):

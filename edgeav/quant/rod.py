@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeav.data.cache import DecodedClips
 from edgeav.exporters.onnx import integer_form, quantize_onnx, write_onnx
 from edgeav.exporters.onnx_weights import module_of_name
-from edgeav.exporters.rewrites import by_convolution, deployable
+from edgeav.exporters.rewrites import deployable, onnxruntime_form
 from edgeav.measure import greedy_text, wer_increase
 from edgeav.models import AVModel
 from edgeav.quant.plan import Plan, Role, role_of
@@ -32,7 +32,7 @@ class Rod:
         self, model: AVModel, plan: Plan, calibration: Sequence[Inputs], clips: DecodedClips, folder: Path
     ) -> None:
         self.config, self.plan, self.calibration = model.config, plan, calibration
-        self.model = by_convolution(deployable(model))
+        self.model = onnxruntime_form(deployable(model))
         self.clips, self.folder = clips, folder
         there = {role_of(path) for path, _ in model.named_modules()}
         self.roles: list[Role] = [r for f, roles in plan.formats.items() if f != "fp32" for r in roles if r in there]

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from edgeav.exporters.onnx import MODEL, write_onnx
-from edgeav.exporters.rewrites import by_convolution, deployable
+from edgeav.exporters.rewrites import deployable, onnxruntime_form
 from edgeav.macs import typical_steps
 from edgeav.models import AVModel, noise
 from edgeav.shrink.latency import OPSET, TURNS, Runtime, least_ms, session
@@ -19,7 +19,7 @@ def whole_ms(model: AVModel, runtime: Runtime, turns: int = TURNS) -> float:
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / MODEL
         ready = deployable(model)
-        write_onnx(by_convolution(ready) if runtime == "onnxruntime" else ready, path, OPSET)
+        write_onnx(onnxruntime_form(ready) if runtime == "onnxruntime" else ready, path, OPSET)
         graph = onnx.load(path)
     audio, video, presence = (tensor.numpy() for tensor in noise(model.config, typical_steps(model.config)))
     arrays = {"mel": audio, "samples": audio, "video": video, "presence": presence}
