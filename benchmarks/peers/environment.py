@@ -31,6 +31,8 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "nncf": ("nncf==3.4.0", "openvino==2026.4.1", *RUNTIME),
     "optimum-intel": ("optimum-intel==2.2.0", "nncf==3.4.0", "openvino==2026.4.1", TORCH),
 }
+# What pip finds may be for another build of torch: transformers fails on it, and does without where it is absent.
+WITHOUT_TORCHVISION = ("optimum-intel",)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def python_of(name: str, folder: Path, named: Mapping[str, str]) -> str:
         if not python.exists():
             said([sys.executable, "-m", "venv", str(place)], INSTALL_S)
         said([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *lines], INSTALL_S)
+        if name in WITHOUT_TORCHVISION:
+            said([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"], INSTALL_S)
         stamp.write_text("\n".join(lines) + "\n")
     return str(python)
 
