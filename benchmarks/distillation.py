@@ -64,8 +64,9 @@ def main() -> None:
     rows = [row for seed in options.seeds for arm in options.arms for row in measured(arm, seed, options)]
     size = {name: getattr(options, name) for name in ("student", "steps", "batches")}
     path = RESULTS / ("distillation_test.json" if options.test else "distillation.json")
-    rows = together(path, size, [row | {"commit": provenance()["commit"]} for row in rows])
-    path.write_text(json.dumps(provenance() | size | {"rows": rows}, indent=1) + "\n")
+    facts = provenance()
+    rows = together(path, size, [row | {"commit": facts["commit"]} for row in rows])
+    path.write_text(json.dumps(facts | size | {"rows": rows}, indent=1) + "\n")
     print(table(rows, [arm for arm in ARMS if any(row["arm"] == arm for row in rows)]))
 
 

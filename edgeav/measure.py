@@ -6,7 +6,7 @@ ASR performance evaluation"): words of one sentence fail together. The differenc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,9 +20,9 @@ from edgeav.models import AVModel
 from edgeav.runtime.ctc import decode
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.runtime.inputs import Features
+from edgeav.runtime.readings import Recognize
 
 RESAMPLES = 2000
-Recognize = Callable[[Inputs], NDArray[np.float32]]  # Inputs -> (1, N, V) log-probabilities
 
 
 @dataclass(frozen=True)

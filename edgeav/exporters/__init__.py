@@ -46,7 +46,7 @@ class Lowered:
     integer_modules: set[str]
     counted: str
     exported: dict[str, str]
-    form: AVModel  # what was lowered, with the modules that are named here
+    form: AVModel  # in which the work of the modules named here is counted
     fp8_modules: frozenset[str] = frozenset()  # that multiply in FP8, not only round to it
 
 

@@ -73,9 +73,7 @@ def write_onnx(model: AVModel, path: Path, opset: int) -> None:
 
 
 def integer_form(model: AVModel, plan: Plan) -> AVModel:
-    """A deployable model as `quantize_onnx` shall get it: the stem over blocks, unless the stem stays in float.
-
-    The rest is as in float."""
+    """A deployable model as `quantize_onnx` shall get it: as in float, but an integer stem goes over blocks."""
     return onnxruntime_form(by_blocks(model) if plan.quantizes("video.stem.conv") else model)
 
 
@@ -213,9 +211,8 @@ def integer_nodes(proto: onnx.ModelProto, plan: Plan, other_runtime: bool = Fals
     """
     nodes = [node for node in proto.graph.node if node.op_type in MULTIPLIES + MOVES]
     shapes = {constant.name: list(constant.dims) for constant in proto.graph.initializer}
-    slow = [] if other_runtime else [node.name for node in nodes if _of_one_channel(node, shapes)]
     planned = [node for node in nodes if _integer(module_of_name(node.name), node.op_type, plan)]
-    return [node for node in planned if node.name not in slow]
+    return [node for node in planned if other_runtime or not _of_one_channel(node, shapes)]
 
 
 def _of_one_channel(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:

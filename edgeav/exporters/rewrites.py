@@ -27,7 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from edgeav.models import AVModel
 from edgeav.models.audio import SampleResNet
-from edgeav.models.conformer import ConformerBlock, ConvModule, FusedAttention, RelativeAttention
+from edgeav.models.conformer import Attention, ConformerBlock, ConvModule, FusedAttention, RelativeAttention
 from edgeav.models.fusion import ConcatMlp
 from edgeav.models.low_rank import LowRank
 from edgeav.models.resnet import BasicBlock
@@ -110,20 +110,17 @@ def onnxruntime_form(model: AVModel) -> AVModel:
 
 def with_fused_attention(model: AVModel) -> AVModel:
     """A copy of `model` in which one matrix makes query, key and value; `model` itself if there are no such three."""
-    if not any(_fusible(block) for block in model.modules()):
-        return model
     turned = copy.deepcopy(model)
-    for block in turned.modules():
-        if isinstance(block, ConformerBlock) and _fusible(block):
-            block.attention = FusedAttention(cast(RelativeAttention, block.attention)).eval()
-    return turned
+    blocks = [block for block in turned.modules() if isinstance(block, ConformerBlock) and _fusible(block.attention)]
+    for block in blocks:
+        block.attention = FusedAttention(cast(RelativeAttention, block.attention)).eval()
+    return turned if blocks else model
 
 
-def _fusible(block: nn.Module) -> bool:
-    """Whether its attention is over all steps, by whole matrices: two thin ones each have no common one."""
-    if not isinstance(block, ConformerBlock) or type(block.attention) is not RelativeAttention:
+def _fusible(attention: Attention) -> bool:
+    """Whether it is over all steps, by whole matrices: two thin ones each have no common one."""
+    if type(attention) is not RelativeAttention:
         return False
-    attention = block.attention
     return all(type(layer) is nn.Linear for layer in (attention.query, attention.key, attention.value))
 
 

@@ -21,14 +21,14 @@ from edgeav.runtime.features import Inputs
 
 SURE = 0.5  # nats: both together are believed below that; chosen on validation clips, see docs/distill.md
 LEAST = 0.5  # a reading that speaks in fewer steps than this share of the fullest one's has missed something
-Run = Callable[[Inputs], NDArray[np.float32]]  # Inputs of one row -> (1, N, V) log-probabilities
+Recognize = Callable[[Inputs], NDArray[np.float32]]  # Inputs of one row -> (1, N, V) log-probabilities
 
 
 @dataclass
 class Surest:
-    """A `Run` over another one. `chosen` counts which reading was taken; `passes` how often the model ran."""
+    """A `Recognize` over another one. `chosen` counts which reading was taken; `passes` how often the model ran."""
 
-    run: Run
+    run: Recognize
     blank: int
     sure: float = SURE
     chosen: Counter[str] = field(default_factory=Counter)
@@ -38,9 +38,8 @@ class Surest:
     def __call__(self, inputs: Inputs) -> NDArray[np.float32]:
         """(1, N, V) of the surest reading; all readings have something to go by at the same steps."""
         found = {"both": self._read(inputs)}
-        others = alone(inputs)
-        if others and doubt(found["both"], inputs, self.blank) > self.sure:
-            found |= {name: self._read(one) for name, one in others.items()}
+        if doubt(found["both"], inputs, self.blank) > self.sure:
+            found |= {name: self._read(one) for name, one in alone(inputs).items()}
         self.last = surest(found, inputs, self.blank)
         self.chosen[self.last] += 1
         return found[self.last]

@@ -6,10 +6,11 @@ import { Session } from './session.js';
 import { element, say, showCaption, showFacts, showLevel, showMouth, showTimes, sign, spectrogram } from './view.js';
 
 const ROOT = new URL('../', import.meta.url);
+const ASKED = new URLSearchParams(location.search);
 // ?lips_ms=120 has the lips wait that long: a Bluetooth microphone is late, and no browser tells by how much.
-const LIPS_S = Number(new URLSearchParams(location.search).get('lips_ms')) / 1000 || 0;
+const LIPS_S = Number(ASKED.get('lips_ms')) / 1000 || 0;
 // ?readings=surest has the model read sound alone and lips alone too where both leave it unsure: up to 3 times the work.
-const READINGS = new URLSearchParams(location.search).get('readings') ?? 'one';
+const READINGS = ASKED.get('readings') ?? 'one';
 const ENDS = { camera: 'The camera is gone', microphone: 'The microphone is gone' };
 const page = { session: null, loaded: null, closers: {}, missing: {}, finals: [], facts: {} };
 const worker = new Worker(new URL('recognizer.js', import.meta.url), { type: 'module' });
@@ -50,7 +51,7 @@ async function listModels() {
   element('models').replaceChildren(
     ...models.map(({ folder, precision, mb }) => new Option(`${folder} · ${precision} · ${mb} MB`, folder)),
   );
-  const wanted = new URLSearchParams(location.search).get('model');
+  const wanted = ASKED.get('model');
   if (models.some(({ folder }) => folder === wanted)) element('models').value = wanted;
   element('models').disabled = false;
   load();

@@ -1,6 +1,6 @@
 // The worker that recognizes: everything heavy but the face, so that camera and microphone never wait for the model.
-// Messages in: {load: url, readings}, {recognize: {waveform, mouth, present}, id} and {profile: true, id}; out: {state}, {loaded},
-// {result, id}, {error}.
+// Messages in: {load: url, readings}, {recognize: {waveform, mouth, present}, id} and {profile: true, id}; out: {state},
+// {loaded}, {result, id}, {error}.
 
 import { BundleError, readBundle } from './bundle.js';
 import { decode } from './ctc.js';
