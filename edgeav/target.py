@@ -54,6 +54,12 @@ Options = Annotated[
 ]
 
 
+class Durations(spec.Strict):
+    """Fixed lengths by the clock, whatever a model's steps are."""
+
+    seconds: tuple[Annotated[float, Field(gt=0, le=600)], ...] = Field(min_length=1, strict=False)
+
+
 class Target(spec.Strict):
     """One kind of artifact: the engine that runs it, and how it is lowered and quantized for that engine."""
 
@@ -65,17 +71,19 @@ class Target(spec.Strict):
     """The runtime that opens the artifact."""
     options: Options = Field(default_factory=OnnxRuntimeOptions)  # never used: see the validator below
     """Settings that only this engine has."""
-    buckets: int | Annotated[tuple[int, ...], Field(strict=False)] | None = None
+    buckets: int | Annotated[tuple[int, ...], Field(strict=False)] | Durations | None = None
     """Fixed shapes beside the dynamic graph: how many (chosen for the lengths of the training clips), or which, in
-    steps. Each is one more copy of the model in memory, none on disk; for onnxruntime and openvino."""
+    steps or {seconds: …}. Each is one more copy of the model in memory, none on disk; for onnxruntime and openvino."""
 
     @model_validator(mode="after")
     def _buckets_are_possible(self) -> Target:
-        wanted = (self.buckets,) if isinstance(self.buckets, int) else self.buckets or ()
+        wanted = _lengths(self.buckets)
         if wanted and self.engine in ("executorch", "aoti"):
             raise ValueError(f"buckets: {self.engine} has one graph for all lengths; use onnxruntime or openvino")
-        if any(bucket < 1 for bucket in wanted) or len(set(wanted)) < len(wanted):
-            raise ValueError(f"buckets: {self.buckets}: must be a number of buckets, or different numbers of steps")
+        if any(bucket <= 0 for bucket in wanted) or len(set(wanted)) < len(wanted):
+            raise ValueError(
+                f"buckets: {self.buckets}: must be a number of buckets, or different numbers of steps or seconds"
+            )
         return self
 
     @model_validator(mode="before")
@@ -94,3 +102,14 @@ class Target(spec.Strict):
     def load(cls, name: str, overrides: Sequence[str] = ()) -> Target:
         """A shipped target by name, or one from a YAML file."""
         return spec.load(cls, spec.find("export", name), overrides)
+
+
+def _lengths(buckets: int | tuple[int, ...] | Durations | None) -> tuple[float, ...]:
+    match buckets:
+        case None:
+            return ()
+        case int():
+            return (buckets,)
+        case Durations():
+            return buckets.seconds
+    return buckets

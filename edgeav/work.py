@@ -22,7 +22,7 @@ from edgeav.run import Run, write_json
 from edgeav.runtime.engines import padded
 from edgeav.runtime.features import Inputs, model_inputs
 from edgeav.runtime.inputs import SAMPLE_RATE_HZ, VIDEO_FPS, Features
-from edgeav.target import Precision, Target
+from edgeav.target import Durations, Precision, Target
 
 if TYPE_CHECKING:
     from edgeav.data.cache import DecodedClips
@@ -62,9 +62,11 @@ def export_bundle(run: Run, model_folder: Path, target: Target, precision: Preci
     return with_buckets(bundle, bucket_lengths(run, bundle, target.buckets)) if target.buckets else bundle
 
 
-def bucket_lengths(run: Run, bundle: Bundle, wanted: int | Sequence[int]) -> list[int]:
+def bucket_lengths(run: Run, bundle: Bundle, wanted: int | Sequence[int] | Durations) -> list[int]:
     """The lengths in steps that a target asks for, or as many as it asks for, planned for the training clips."""
     rules = bundle.steps
+    if isinstance(wanted, Durations):
+        wanted = sorted({ceil(seconds * rules.per_second) for seconds in wanted.seconds})
     if not isinstance(wanted, int):
         outside = [steps for steps in wanted if not rules.min <= steps <= rules.max]
         if outside:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -20,10 +20,12 @@ from edgeav.buckets import plan_buckets, work
 from edgeav.errors import EdgeavError
 from edgeav.exporters import export
 from edgeav.exporters.onnx import INTEGER_KERNELS
+from edgeav.run import Run
 from edgeav.runtime.bench import Workload, measure
 from edgeav.runtime.bundle import read_bundle, with_buckets
 from edgeav.runtime.engines import Bucketed, fitting, open_engine
-from edgeav.target import Target
+from edgeav.target import Durations, Target
+from edgeav.work import bucket_lengths
 
 
 def padded_work(histogram: Mapping[int, int], buckets: Sequence[int]) -> float:
@@ -143,7 +145,25 @@ def test_a_bundle_without_the_key_has_no_buckets(tmp_path: Path) -> None:
     assert bundle.buckets == ()
 
 
-@pytest.mark.parametrize(("name", "value"), [("executorch-xnnpack", "2"), ("openvino", "0"), ("openvino", "[5, 5]")])
+def test_lengths_in_seconds_are_steps_of_the_model(tmp_path: Path) -> None:
+    bundle, target = make_bundle(tmp_path / "bundle"), Target.load("openvino-fixed")
+    assert isinstance(target.buckets, Durations)
+    assert bucket_lengths(cast(Run, None), bundle, target.buckets) == [13, 25, 38, 50]
+    with pytest.raises(EdgeavError, match="250"):
+        bucket_lengths(cast(Run, None), bundle, Durations(seconds=(20.0,)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("executorch-xnnpack", "2"),
+        ("executorch-xnnpack", "{seconds: [1]}"),
+        ("openvino", "0"),
+        ("openvino", "[5, 5]"),
+        ("openvino", "{seconds: [2, 2]}"),
+        ("openvino", "{seconds: [0]}"),
+    ],
+)
 def test_a_target_refuses_buckets_that_it_cannot_have(name: str, value: str) -> None:
     with pytest.raises(EdgeavError, match="buckets"):
         Target.load(name, [f"buckets={value}"])

@@ -12,7 +12,8 @@ from tiny_av import calibration, tiny_model
 
 from edgeav.exporters.onnx import write_onnx
 from edgeav.exporters.openvino import write_openvino, write_quantized_openvino
-from edgeav.exporters.rewrites import deployable
+from edgeav.exporters.openvino_pictures import PADDED, READ, ROUNDED
+from edgeav.exporters.rewrites import deployable, openvino_form
 from edgeav.guards.openvino_file import inspect_openvino
 from edgeav.quant.plan import Plan
 from edgeav.target import OpenVinoOptions
@@ -39,6 +40,23 @@ def smoothing(node) -> None:
     faults.replace_constant(node, 1, more)
 
 
+def another_number(side: int, by: float):
+    def change(node) -> None:
+        faults.replace_constant(node, side, lambda array: array + array.dtype.type(by))
+
+    return change
+
+
+def read_with_another_zero(node) -> None:
+    another_number(1, 1)(node.input_value(0).get_node())
+
+
+def rounded_to_other_levels(node) -> None:
+    """The quantizer of the pictures, whose levels have their numbers elsewhere: behind the stack."""
+    for side in (1, 2):
+        faults.replace_constant(node.input_value(0).get_node(), side, more)
+
+
 GATED, RECTIFIED = "blocks.0.conv/mul_", "video.convs.1/relu_"
 FAULTS: dict[str, faults.Fault] = {
     "weight scale x1.1": faults.openvino_edit("Convolution", "video.convs.0/", scaled_weight),
@@ -47,6 +65,11 @@ FAULTS: dict[str, faults.Fault] = {
     "activation scale x1.1": faults.openvino_edit("FakeQuantize", GATED, faults.stretch_levels),
     "activation zero point + 1": faults.openvino_edit("FakeQuantize", GATED, faults.move_levels),
     "zero point + 1 behind a ReLU": faults.openvino_edit("FakeQuantize", RECTIFIED, faults.move_levels),
+    "pictures' scale x1.1": faults.openvino_edit("Multiply", READ, lambda node: faults.replace_constant(node, 1, more)),
+    "pictures' zero point + 1": faults.openvino_edit("Multiply", READ, read_with_another_zero),
+    "pictures rounded to other levels": faults.openvino_edit("Convert", ROUNDED, rounded_to_other_levels),
+    "pictures padded with another number": faults.openvino_edit("Pad", PADDED, another_number(3, 9)),
+    "pictures of other neighbours": faults.openvino_edit("Concat", "video.stem/cat", faults.swap_sources),
     "bias dropped": faults.openvino_edit("Convolution", "video.convs.0/", no_bias),
     "bias zeroed": faults.openvino_edit("MatMul", "head/", zero_bias),
     "sound and lips swapped": faults.openvino_edit("Concat", "fusion/cat_1", faults.swap_sources),
@@ -62,7 +85,7 @@ def _user(node):
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(int8, float)."""
     folder = tmp_path_factory.mktemp("guards")
-    write_onnx(deployable(tiny_model()), folder / "source.onnx", opset=20)
+    write_onnx(openvino_form(deployable(tiny_model())), folder / "source.onnx", opset=20)
     write_openvino(folder / "source.onnx", folder / "float.xml")
     write_quantized_openvino(folder / "source.onnx", folder / "int8.xml", Plan(), calibration(), OpenVinoOptions())
     return folder / "int8.xml", folder / "float.xml"

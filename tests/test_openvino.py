@@ -13,8 +13,9 @@ from tiny_av import OURS, all_kinds, calibration, tiny_model
 from edgeav.errors import EdgeavError
 from edgeav.exporters.onnx import write_onnx
 from edgeav.exporters.openvino import integer_modules, write_openvino, write_quantized_openvino
+from edgeav.exporters.openvino_pictures import READ
 from edgeav.exporters.parity import eager_log_probs, largest_difference
-from edgeav.exporters.rewrites import deployable
+from edgeav.exporters.rewrites import deployable, openvino_form
 from edgeav.quant.plan import Plan
 from edgeav.runtime.engines import openvino_settings
 from edgeav.runtime.openvino_core import VARIABLE, core, place
@@ -26,7 +27,7 @@ LARGEST_RANGE = 100  # activations span about 10; the attention mask spans 10,00
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("openvino") / "source.onnx"
-    write_onnx(deployable(tiny_model()), path, opset=20)
+    write_onnx(openvino_form(deployable(tiny_model())), path, opset=20)
     return path
 
 
@@ -55,6 +56,20 @@ def test_clips_of_different_lengths_calibrate_without_smooth_quant_too(source: P
 def test_the_front_ends_run_in_integer_kernels(int8_file: Path) -> None:
     wanted = {"video.stem.conv", "video.convs.0", "video.convs.2", "video.linear", "audio.layers.0", "audio.linear"}
     assert wanted <= integer_modules(int8_file, Plan())
+
+
+def test_pictures_are_rounded_once_and_stacked_as_bytes(int8_file: Path) -> None:
+    ops = {op.get_friendly_name(): op for op in core().read_model(int8_file).get_ordered_ops()}
+    stack = next(op for name, op in ops.items() if name.startswith("video.stem/") and op.get_type_name() == "Concat")
+    assert {value.get_element_type().to_string() for value in stack.input_values()} == {"u8"}
+    assert sum("video.stem/slice" in name for name, op in ops.items() if op.get_type_name() == "FakeQuantize") == 0
+
+
+def test_a_stem_in_float_keeps_its_pictures_in_float(source: Path, tmp_path: Path) -> None:
+    path, plan = tmp_path / "mixed.xml", Plan(keep_float=("visual-stem",))
+    write_quantized_openvino(source, path, plan, calibration(), OpenVinoOptions())
+    assert READ not in {op.get_friendly_name() for op in core().read_model(path).get_ordered_ops()}
+    assert _largest_difference(path) < 0.5
 
 
 def test_a_role_kept_in_float_stays_in_float(source: Path, tmp_path: Path) -> None:

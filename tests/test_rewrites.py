@@ -11,16 +11,21 @@ from torch import nn
 
 from edgeav.exporters.rewrites import (
     by_blocks,
+    by_clip,
     by_convolution,
+    by_frames,
     by_rows,
     deployable,
     fold_batch_norms,
+    onnxruntime_form,
+    openvino_form,
     stem_by_blocks,
     stem_by_rows,
     stem_to_2d,
+    with_folded_factors,
     with_fused_attention,
 )
-from edgeav.models import ModelConfig, noise, random_model
+from edgeav.models import AVModel, ModelConfig, noise, random_model
 from edgeav.models.config import Encoder
 from edgeav.models.conformer import FusedAttention, RelativeAttention
 from edgeav.models.fusion import CrossAttention
@@ -93,6 +98,26 @@ def test_query_key_and_value_by_one_matrix_are_the_same_numbers() -> None:
         torch.testing.assert_close(fused(*inputs), plain(*inputs), atol=1e-5, rtol=1e-5)
     assert with_fused_attention(fused) is fused
     assert sum(macs_by_module(fused).values()) == sum(macs_by_module(plain).values())
+
+
+@pytest.mark.parametrize("ranks", [{}, {"blocks.0.attention.query": 8, "blocks.0.feed_forward_1.down": 8}])
+@pytest.mark.parametrize("turn", [with_folded_factors, by_clip, by_frames, onnxruntime_form, openvino_form])
+def test_an_engine_s_form_gives_the_same_numbers_and_leaves_the_model_as_it_was(
+    turn: Callable[[AVModel], AVModel], ranks: dict[str, int]
+) -> None:
+    plain = deployable(random_model(config=ModelConfig(tokens=("a", "b"), ranks=ranks)))
+    inputs = noise(plain.config, steps=7)
+    with torch.inference_mode():
+        before = plain(*inputs)
+        turned = turn(plain)
+        torch.testing.assert_close(turned(*inputs), before, atol=1e-5, rtol=1e-5)
+        assert turned is not plain and torch.equal(plain(*inputs), before)
+
+
+def test_parts_that_need_the_axis_of_clips_keep_it() -> None:
+    local = ModelConfig(tokens=("a", "b"), blocks=ModelConfig().blocks[:1], encoder=Encoder(window=4))
+    ready = deployable(random_model(config=local))
+    assert by_clip(ready) is ready
 
 
 def test_factorized_matrices_and_local_attention_are_not_fused() -> None:

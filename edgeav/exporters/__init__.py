@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeav import __version__
 from edgeav.errors import EdgeavError
 from edgeav.exporters.parity import eager_log_probs, largest_difference
-from edgeav.exporters.rewrites import by_rows, deployable, onnxruntime_form
+from edgeav.exporters.rewrites import by_rows, deployable, onnxruntime_form, openvino_form
 from edgeav.models import AVModel
 from edgeav.quant.census import mac_share
 from edgeav.quant.plan import Plan
@@ -122,10 +122,10 @@ def _lower_openvino(
     from edgeav.exporters.onnx import write_onnx
     from edgeav.exporters.openvino import MODEL, OPSET, integer_modules, write_openvino, write_quantized_openvino
 
-    path, integer = folder / MODEL, set[str]()
+    path, integer, form = folder / MODEL, set[str](), openvino_form(model)
     with tempfile.TemporaryDirectory() as place:
         source = Path(place) / "model.onnx"
-        write_onnx(model, source, OPSET)
+        write_onnx(form, source, OPSET)
         if plan is None:
             write_openvino(source, path)
         else:
@@ -133,7 +133,7 @@ def _lower_openvino(
             integer = integer_modules(path, plan)
     exported = _versions("torch", "onnx", "openvino", "nncf") | {"opset": str(OPSET)}
     counted = "multiply-accumulates of 4 s in layers that OpenVINO compiled to i8 or u8 when exporting"
-    return Lowered(MODEL, model.config.max_steps, integer, counted, exported, model)
+    return Lowered(MODEL, model.config.max_steps, integer, counted, exported, form)
 
 
 def _lower_executorch(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgeav.errors import EdgeavError, needs
 from edgeav.exporters.onnx_weights import module_of_name
+from edgeav.exporters.openvino_pictures import pictures_as_bytes
 from edgeav.quant.plan import FP8, Format, Plan, Ranges
 from edgeav.quant.ranges import KEPT_PERCENT
 from edgeav.runtime.features import Inputs
@@ -70,6 +71,7 @@ def write_quantized_openvino(
         model = round_to_fp8(model, plan.format, _others(model, plan, (plan.format,)), calibration)
     if "int8" in plan.formats and not plan.learned:
         model = _quantized(model, plan, calibration, options)
+        pictures_as_bytes(model)
     for mode, formats in COMPRESSED:
         if any(f in plan.formats for f in formats):
             model = _compressed(model, plan, mode, formats)

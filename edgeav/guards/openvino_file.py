@@ -19,6 +19,7 @@ from openvino import Model, Node, opset13
 
 from edgeav.exporters.onnx import module_of_name
 from edgeav.exporters.openvino import MULTIPLIES, integer_modules
+from edgeav.exporters.openvino_pictures import pictures_as_floats
 from edgeav.guards.numbers import (
     STEPS,
     WIRING_TOLERANCE,
@@ -79,6 +80,7 @@ class Layer:
 def inspect_openvino(path: Path, float_path: Path, plan: Plan, clips: Sequence[Inputs]) -> Inspection:
     """Numbers, wiring and kernels of the int8 file at `path`."""
     model, reference = core().read_model(path), core().read_model(float_path)
+    pictures_as_floats(model)
     quantizers = [op for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
     ranges = [_range(quantizer) for quantizer in quantizers]
     wrong = [*_pair_findings(quantizers)]
@@ -218,7 +220,7 @@ def _bias(operator: Node) -> Node | None:
 
 def _upstream(node: Node, kind: str) -> Node | None:
     """The first `kind` before `node`, through what only moves values."""
-    while node.get_type_name() in ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Concat"):
+    while node.get_type_name() in ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Concat", "Slice", "Pad"):
         node = node.input_value(0).get_node()
     return node if node.get_type_name() == kind else None
 

@@ -18,7 +18,7 @@ from openvino import Model, Node, convert_model
 
 from edgeav.exporters.onnx import quantize_onnx, write_onnx
 from edgeav.exporters.openvino import OPSET, integer_modules
-from edgeav.exporters.rewrites import deployable
+from edgeav.exporters.rewrites import deployable, openvino_form
 from edgeav.guards.numbers import Inspection
 from edgeav.guards.onnx_file import inspect_onnx
 from edgeav.models import AVModel
@@ -33,14 +33,15 @@ if TYPE_CHECKING:
 
 def inspect_learned(path: Path, model: AVModel, plan: Plan, clips: Sequence[Inputs]) -> Inspection:
     """Numbers, wiring and kernels of the int8 file at `path`, made from `model` with the plan's learned ranges."""
+    form = openvino_form(deployable(model))
     with TemporaryDirectory() as place:
         source, rounded = Path(place) / "float.onnx", Path(place) / "int8.onnx"
-        write_onnx(deployable(model), source, OPSET)
+        write_onnx(form, source, OPSET)
         quantize_onnx(source, rounded, plan, [], other_runtime=True)
         found = inspect_onnx(rounded, source, plan, clips, other_runtime=True)
         changed = [*differences(core().read_model(path), convert_model(rounded))]
-    integer = integer_modules(path, plan)
-    not_integer = tuple(sorted(layer for layer in plan.learned or {} if layer not in integer))
+    integer, there = integer_modules(path, plan), dict(form.named_modules())
+    not_integer = tuple(sorted(layer for layer in plan.learned or {} if layer in there and layer not in integer))
     return replace(found, not_integer=not_integer, findings=(*found.findings, *changed))
 
 

@@ -28,6 +28,9 @@ class AVModel(nn.Module):
     """
 
     positions: Tensor
+    one_clip = False
+    """Only clips one by one, in evaluation: what follows the front ends goes without the axis B. See
+    `edgeav.exporters.rewrites.by_clip`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -49,11 +52,12 @@ class AVModel(nn.Module):
 
     def forward(self, audio: Tensor, video: Tensor, presence: Tensor, frames: Tensor | None = None) -> Tensor:
         """`frames` (B,): see `MelSubsampling.forward`."""
-        return self.head(self.encode(audio, video, presence, frames)[-1]).log_softmax(dim=-1)
+        log_probs = self.head(self.encode(audio, video, presence, frames)[-1]).log_softmax(dim=-1)
+        return log_probs.unsqueeze(0) if self.one_clip else log_probs
 
     def encode(self, audio: Tensor, video: Tensor, presence: Tensor, frames: Tensor | None = None) -> list[Tensor]:
         """The (B, N, D) output of every common block, after the fused input: [fused, block 1, …, last block]."""
-        return self.trunk(*self.streams(audio, video, presence, frames), presence)
+        return self.trunk(*self.streams(audio, video, presence, frames), self._clip(presence))
 
     def streams(
         self, audio: Tensor, video: Tensor, presence: Tensor, frames: Tensor | None = None
@@ -66,15 +70,19 @@ class AVModel(nn.Module):
         if self.audio is None or self.audio_norm is None:
             return None
         heard = presence[..., :1]
-        x = self._scaled(self.audio(audio, heard, frames))
-        return self.audio_norm(self._through(self.audio_blocks, x, heard)[-1])
+        x = self._scaled(self._clip(self.audio(audio, heard, frames)))
+        return self.audio_norm(self._through(self.audio_blocks, x, self._clip(heard))[-1])
 
     def lips(self, video: Tensor, presence: Tensor) -> Tensor | None:
         """(B, N, D) from lips alone."""
         if self.video is None or self.video_norm is None:
             return None
-        x = self._scaled(self.video(video, self._until_last(presence[..., 1])))
-        return self.video_norm(self._through(self.video_blocks, x, presence[..., 1:])[-1])
+        x = self._scaled(self._clip(self.video(video, self._until_last(presence[..., 1]))))
+        return self.video_norm(self._through(self.video_blocks, x, self._clip(presence[..., 1:]))[-1])
+
+    def _clip(self, x: Tensor) -> Tensor:
+        """(1, N, …) -> (N, …) where clips come one by one."""
+        return x.squeeze(0) if self.one_clip else x
 
     def _until_last(self, seen: Tensor) -> Tensor | None:
         """(B, N) -> (B, T): the frames up to the last that is seen. In training alone, whose batches are padded."""
@@ -105,7 +113,7 @@ class AVModel(nn.Module):
         """[x, after block 1, …, after the last]."""
         hidden = [x]
         if len(blocks):
-            mask, positions = attention_mask(valid), self._positions(x.shape[1])
+            mask, positions = attention_mask(valid), self._positions(x.shape[-2])
             for block in blocks:
                 hidden.append(block(hidden[-1], positions, valid, mask))
         return hidden
@@ -113,8 +121,8 @@ class AVModel(nn.Module):
     def _positions(self, steps: int) -> Tensor:
         """The rows of the table that `steps` steps need; local attention needs the same ones for any length."""
         reach = self.config.encoder.window or steps - 1
-        center = self.positions.shape[1] // 2
-        return self.positions[:, center - reach : center + reach + 1]
+        center = self.positions.shape[-2] // 2
+        return self.positions[..., center - reach : center + reach + 1, :]
 
     def _reach(self) -> int:
         """The greatest distance between two steps that attend to each other."""

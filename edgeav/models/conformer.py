@@ -35,6 +35,9 @@ class FeedForward(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention by content alone (Vaswani et al. 2017)."""
 
+    scaled = False
+    """Whether `query`, and the biases beside it, contain the factor 1/sqrt(W) already; in exported graphs alone."""
+
     def __init__(self, width: int, config: Block, encoder: Encoder) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
@@ -43,11 +46,15 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, width, encoder.bias)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """(B, N, D), (1, 2N-1, D) from N-1 down to 1-N, (B, 1, 1 or N, N) added to the scores -> (B, N, D)."""
+        """(B, N, D), (1, 2N-1, D) from N-1 down to 1-N, (B, 1, 1 or N, N) added to the scores -> (B, N, D).
+
+        Or all of them without the first axis, for one clip; only `LocalAttention` needs it.
+        """
         query, key, value = self._projected(x)
-        scores = self._scores(query, key, positions) / math.sqrt(self.head_width)
+        scores = self._scores(query, key, positions)
+        scores = scores if self.scaled else scores / math.sqrt(self.head_width)
         weights = torch.softmax(scores + mask, dim=-1)
-        return self.out(torch.matmul(weights, value).transpose(1, 2).flatten(2))
+        return self.out(torch.matmul(weights, value).transpose(-3, -2).flatten(-2))
 
     def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, D) -> query, key and value, (B, H, N, W) each."""
@@ -58,7 +65,7 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, H*W) -> (B, H, N, W)."""
-        return x.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+        return x.unflatten(-1, (self.heads, self.head_width)).transpose(-3, -2)
 
 
 class RelativeAttention(Attention):
@@ -84,14 +91,15 @@ class FusedAttention(RelativeAttention):
 
     def __init__(self, source: RelativeAttention) -> None:
         nn.Module.__init__(self)
-        self.heads, self.head_width = source.heads, source.head_width
+        self.heads, self.head_width, self.scaled = source.heads, source.head_width, source.scaled
         self.query = _side_by_side([source.query, source.key, source.value])
         self.position, self.out = source.position, source.out
         self.bias_u, self.bias_v = source.bias_u, source.bias_v
 
     def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        together = self.query(x).unflatten(-1, (3, self.heads, self.head_width)).permute(2, 0, 3, 1, 4)
-        return together[0], together[1], together[2]
+        together = self.query(x).unflatten(-1, (3 * self.heads, self.head_width)).transpose(-3, -2)
+        query, key, value = together.split(self.heads, dim=-3)
+        return query, key, value
 
 
 def _side_by_side(layers: Sequence[nn.Linear]) -> nn.Linear:
@@ -176,9 +184,9 @@ def _shift(scores: Tensor) -> Tensor:
     column on the left, torch.export cannot prove the same reshape for every N. Cut to a product of the two new sizes:
     of a difference, ExecuTorch bounds the quotient by N^2 and plans 64 MB for 200 steps, or fails to load.
     """
-    batch, heads, steps, span = scores.shape
-    flat = nn.functional.pad(scores, (0, 1)).flatten(2).narrow(2, steps - 1, steps * span)
-    return flat.reshape(batch, heads, steps, span)[..., :steps]
+    *parallel, steps, span = scores.shape
+    flat = nn.functional.pad(scores, (0, 1)).flatten(-2).narrow(-1, steps - 1, steps * span)
+    return flat.reshape(*parallel, steps, span)[..., :steps]
 
 
 class ConvModule(nn.Module):
@@ -195,12 +203,18 @@ class ConvModule(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`valid` (B, N, 1) zeroes padding before the convolution, which would carry it into its neighbours."""
         x = nn.functional.glu(self.expand(x), dim=-1) * valid
-        x = nn.functional.silu(self.norm(self.depthwise(x.transpose(1, 2))))
-        return self.project(x.transpose(1, 2))
+        x = nn.functional.silu(self.norm(self.depthwise(x.transpose(-2, -1))))
+        return self.project(x.transpose(-2, -1))
 
 
 class ConformerBlock(nn.Module):
-    """(B, N, D) -> (B, N, D): half feed-forward, attention, convolution, half feed-forward, norm."""
+    """(B, N, D) -> (B, N, D): half feed-forward, attention, convolution, half feed-forward, norm.
+
+    Or (N, D) -> (N, D) in evaluation, with positions, `valid` and mask without their first axis too.
+    """
+
+    halved = False
+    """Whether both feed-forwards give the half already; in exported graphs alone."""
 
     def __init__(self, width: int, config: Block, encoder: Encoder, dropout: float) -> None:
         super().__init__()
@@ -212,16 +226,19 @@ class ConformerBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor, mask: Tensor) -> Tensor:
-        x = x + 0.5 * self.dropout(self.feed_forward_1(self.norms[0](x)))
+        x = x + self._half(self.dropout(self.feed_forward_1(self.norms[0](x))))
         x = x + self.dropout(self.attention(self.norms[1](x), positions, mask))
         x = x + self.dropout(self.conv(self.norms[2](x), valid))
-        x = x + 0.5 * self.dropout(self.feed_forward_2(self.norms[3](x)))
+        x = x + self._half(self.dropout(self.feed_forward_2(self.norms[3](x))))
         return self.norms[4](x)
+
+    def _half(self, x: Tensor) -> Tensor:
+        return x if self.halved else 0.5 * x
 
 
 def attention_mask(valid: Tensor) -> Tensor:
     """(B, N, 1) of 1 where a step is real -> (B, 1, 1, N) to add to the scores."""
-    return (1 - valid.transpose(1, 2).unsqueeze(1)) * MASKED
+    return (1 - valid.transpose(-2, -1).unsqueeze(-3)) * MASKED
 
 
 def position_table(max_steps: int, width: int) -> Tensor:

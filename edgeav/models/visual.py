@@ -131,6 +131,24 @@ class Stem2d(nn.Module):
         return self.activation(self.norm(self.conv(stacked)))
 
 
+class StemByFrames(nn.Module):
+    """`Stem2d` with time where a batch is, for batch 1, as in an exported graph. As exact.
+
+    Frames are cut out between constant ends, which needs no arithmetic on shapes.
+    """
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module, shrink: nn.Module) -> None:
+        super().__init__()
+        self.shrink, self.conv, self.activation = shrink, conv, activation
+        self.taps = conv.in_channels
+
+    def forward(self, video: Tensor) -> Tensor:
+        frames = self.shrink(video).flatten(0, 1).unsqueeze(1)  # (T, 1, H, W)
+        padded = nn.functional.pad(frames, (0, 0, 0, 0, 0, 0, self.taps // 2, self.taps // 2))
+        stacked = torch.cat([padded[tap : tap - self.taps + 1 or None] for tap in range(self.taps)], dim=1)
+        return self.activation(self.conv(stacked))
+
+
 class StemByRows(nn.Module):
     """`Stem2d` turned: the rows under a kernel are stacked as channels, time is a side of the picture. As exact.
 

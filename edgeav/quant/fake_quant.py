@@ -3,9 +3,9 @@
 Simulation serves three ends: what a format costs in accuracy is known before anything is exported, training can adapt
 to it (edgeav/stages/qat.py), and formats without kernels on this machine can be judged at all.
 
-Rounded are the inputs and weights of every layer that the plan quantizes, and the outputs of convolutions and of linear
-layers on single vectors, which leave ONNX Runtime's kernels in 8 bits; other sums of products go on in float, as do
-biases. Jacob et al. 2018 (https://arxiv.org/abs/1712.05877).
+Rounded are the inputs and weights of every layer that the plan quantizes, and the outputs of convolutions, which leave
+ONNX Runtime's kernels in 8 bits; other sums of products go on in float. Jacob et al. 2018
+(https://arxiv.org/abs/1712.05877).
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _layers(model: AVModel, formats: Mapping[str, Format]) -> list[tuple[str, nn
 
 def _round_output(path: str, layer: nn.Module, flow: Flow, formats: Mapping[str, Format]) -> None:
     one, source = formats[path], flow.outputs[path]
-    rounded = one in HALVES or (one == "int8" and (not isinstance(layer, nn.Linear) or path in flow.flat))
+    rounded = one in HALVES or (one == "int8" and not isinstance(layer, nn.Linear))
     put_out = Activation(one, rectified=source.rectified)
     put_out.integers = rounded
     if not rounded or one in {formats[reader] for reader in source.readers}:
@@ -129,15 +129,14 @@ def _round_output(path: str, layer: nn.Module, flow: Flow, formats: Mapping[str,
 
 
 def _round_bias(layer: nn.Linear | nn.Conv1d | nn.Conv2d, number_format: Format) -> None:
-    """Where sums leave in 8 bits, a bias is a 32-bit integer in steps of input times weight. It matters little, but it
-    moves some sums across the edge of a step, which deeper layers make visible."""
+    """A bias is a 32-bit integer in steps of input times weight. It matters little, but it moves some sums across the
+    edge of a step, which deeper layers make visible."""
     if number_format != "int8" or layer.bias is None:
         return
-    put_out, given = layer.get_submodule("put_out"), layer.get_submodule("given")
-    assert isinstance(put_out, Activation) and isinstance(given, Activation)
-    if put_out.integers:
-        steps = weight_scales(layer.weight) * step_u8(*given.ends())
-        layer.bias = nn.Parameter((layer.bias.detach() / steps).round() * steps, requires_grad=False)
+    given = layer.get_submodule("given")
+    assert isinstance(given, Activation)
+    steps = weight_scales(layer.weight) * step_u8(*given.ends())
+    layer.bias = nn.Parameter((layer.bias.detach() / steps).round() * steps, requires_grad=False)
 
 
 def _round_products(model: AVModel, formats: Mapping[str, Format]) -> None:

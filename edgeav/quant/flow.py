@@ -40,7 +40,6 @@ class Flow:
 
     inputs: dict[str, Source]
     outputs: dict[str, Source]
-    flat: frozenset[str]  # layers that are given (B, D): engines have another operator for these linear layers
 
 
 def flow_of(model: AVModel, paths: Iterable[str]) -> Flow:
@@ -57,7 +56,7 @@ def flow_of(model: AVModel, paths: Iterable[str]) -> Flow:
     finally:
         for hook in hooks:
             hook.remove()
-    return Flow(follow.inputs, follow.outputs, frozenset(follow.flat))
+    return Flow(follow.inputs, follow.outputs)
 
 
 class _Follow(TorchFunctionMode):
@@ -69,7 +68,6 @@ class _Follow(TorchFunctionMode):
         self.alive: list[Tensor] = []
         self.inputs: dict[str, Source] = {}
         self.outputs: dict[str, Source] = {}
-        self.flat: set[str] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -84,7 +82,6 @@ class _Follow(TorchFunctionMode):
         def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             self.inputs[path] = self._source(args[0])
             self.inputs[path].readers.append(path)
-            self.flat |= {path} if args[0].ndim == 2 else set()
 
         return note
 
