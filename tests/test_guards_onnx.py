@@ -8,10 +8,12 @@ from pathlib import Path
 
 import artifact_faults as faults
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from tiny_av import calibration, tiny_model
 
-from edgeav.exporters.onnx import quantize_onnx, write_onnx
+from edgeav.exporters.onnx import integer_form, quantize_onnx, write_onnx
 from edgeav.exporters.rewrites import deployable
 from edgeav.guards.numbers import range_findings, weight_findings
 from edgeav.guards.onnx_file import File, _measure, _stored, inspect_onnx, unquantized
@@ -55,6 +57,21 @@ def test_a_fault_is_found(fault: str, files: tuple[Path, Path], tmp_path: Path) 
     shutil.copy(files[0], spoiled)
     FAULTS[fault](spoiled)
     assert not inspect_onnx(spoiled, files[1], Plan(), calibration()).passed
+
+
+def test_another_number_beside_the_bytes_of_a_clip_is_found(tmp_path: Path) -> None:
+    source, path = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    write_onnx(integer_form(deployable(tiny_model()), Plan()), source, opset=20)
+    quantize_onnx(source, path, Plan(), calibration())
+    assert inspect_onnx(path, source, Plan(), calibration()).passed
+    proto = onnx.load(path)
+    pad = next(node for node in proto.graph.node if node.op_type == "Pad" and len(node.input) > 2)
+    zero = next(item for item in proto.graph.initializer if item.name == pad.input[2])
+    other = numpy_helper.to_array(zero) + np.uint8(9)
+    proto.graph.initializer.append(numpy_helper.from_array(other, "other"))
+    pad.input[2] = "other"
+    onnx.save(proto, path)
+    assert not inspect_onnx(path, source, Plan(), calibration()).passed
 
 
 def test_swapped_inputs_are_seen_in_the_wiring_alone(files: tuple[Path, Path], tmp_path: Path) -> None:

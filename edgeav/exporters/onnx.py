@@ -19,6 +19,7 @@ import torch
 
 from edgeav.errors import needs
 from edgeav.exporters.graph import module_path, quiet, trace
+from edgeav.exporters.onnx_bytes import keep_bytes
 from edgeav.exporters.onnx_fp8 import fp8_inputs, round_to_fp8
 from edgeav.exporters.onnx_learned import tensor_ranges
 from edgeav.exporters.onnx_weights import compress_weights, module_of_name, plain_matrices
@@ -139,27 +140,7 @@ def _quantize_static(
             "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
         },
     )
-    _store_tables_as_bytes(path)
-
-
-def _store_tables_as_bytes(path: Path) -> None:
-    """A constant that is cut and then rounded, which is the table of positions: rounded in the file already."""
-    proto = onnx.load(path)
-    constants = {constant.name: constant for constant in proto.graph.initializer}
-    for cut in [node for node in proto.graph.node if node.op_type == "Slice" and node.input[0] in constants]:
-        readers = [node for node in proto.graph.node if cut.output[0] in node.input]
-        if [reader.op_type for reader in readers] != ["QuantizeLinear"]:
-            continue
-        name, (scale, zero) = cut.input[0], readers[0].input[1:3]
-        table, step, middle = (onnx.numpy_helper.to_array(constants[c]) for c in (name, scale, zero))
-        levels = np.clip(np.round(table / step) + middle, 0, 255).astype(np.uint8)
-        proto.graph.initializer.remove(constants[name])
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(levels, f"{name}_quantized"))
-        read = onnx.helper.make_node(
-            "DequantizeLinear", [f"{name}_quantized", scale, zero], [name], name=f"{name}_DequantizeLinear"
-        )
-        proto.graph.node.insert(0, read)
-    onnx.save(proto, path)
+    keep_bytes(path)
 
 
 def integer_modules(path: Path) -> set[str]:

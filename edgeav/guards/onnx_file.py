@@ -125,12 +125,31 @@ def unquantized(file: File, reference: File) -> tuple[ModelProto, list[Range]]:
             for kind in ("ReduceMin", "ReduceMax"):
                 outputs.append(f"{node.output[0]}/{kind}")
                 nodes.append(helper.make_node(kind, [node.output[0]], [outputs[-1]], keepdims=0))
+        elif node.op_type == "Pad" and (value := _pad_value(node, file)) is not None:
+            graph.initializer.append(numpy_helper.from_array(value, f"{node.output[0]}/value"))
+            nodes.append(_with_input(node, 2, f"{node.output[0]}/value"))
         else:
             nodes.append(node)
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ()) for name in outputs)
     return proto, ranges
+
+
+def _pad_value(node: NodeProto, file: File) -> NDArray | None:
+    """What a Pad of bytes puts beside them, as the number that it stands for; None for a Pad of floats."""
+    rounding = next((n for n in file.nodes if n.op_type == "QuantizeLinear" and n.output[0] == node.input[0]), None)
+    if rounding is None:
+        return None
+    scale, zero = _parameters(rounding, file)
+    return np.asarray(scale * (int(file.constants[node.input[2]]) - zero), np.float32)
+
+
+def _with_input(node: NodeProto, place: int, name: str) -> NodeProto:
+    changed = NodeProto()
+    changed.CopyFrom(node)
+    changed.input[place] = name
+    return changed
 
 
 def _learned(bare: ModelProto, plan: Plan, other_runtime: bool) -> dict[str, Ends]:
