@@ -76,7 +76,21 @@ def distinct(names: Sequence[str], option: str) -> None:
 
 def dump(spec: Strict) -> str:
     """The declaration as YAML that `load` reads back to an equal object."""
-    return yaml_text.dump(spec.model_dump(mode="json", exclude_none=True))
+    return yaml_text.dump(_without_idle_nulls(spec, spec.model_dump(mode="json")))
+
+
+def _without_idle_nulls(value: Any, dumped: Any) -> Any:
+    """`dumped`, which is `value`, without every null that its field has anyway; one that means something stays."""
+    match value, dumped:
+        case BaseModel(), dict():
+            fields = {field.alias or name: (name, field) for name, field in type(value).model_fields.items()}
+            kept = [key for key, part in dumped.items() if part is not None or fields[key][1].default is not None]
+            return {key: _without_idle_nulls(getattr(value, fields[key][0]), dumped[key]) for key in kept}
+        case list() | tuple(), list():
+            return [_without_idle_nulls(*pair) for pair in zip(value, dumped, strict=True)]
+        case dict(), dict():
+            return {key: _without_idle_nulls(value[key], part) for key, part in dumped.items()}
+    return dumped
 
 
 def json_schema(cls: type[Strict]) -> dict[str, Any]:
