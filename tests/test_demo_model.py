@@ -15,7 +15,12 @@ from edgeav.measure import recognizer, transcribe_all, word_error_rate
 from edgeav.models import AVModel, load_model
 
 DEMO, TEACHER = "av-fast-conformer-demo", "av-teacher"
-STUDENTS = {"av-student-compact": 4, "av-student-tiny": 5, "av-student-small": 8, "av-student-medium": 12}  # megabytes at most
+STUDENTS = {  # megabytes at most
+    "av-student-compact": 4,
+    "av-student-tiny": 5,
+    "av-student-small": 8,
+    "av-student-medium": 12,
+}
 SAMPLE = 25  # clips: 150 words, so the interval reaches about 8 points to both sides of the card's 11 %
 
 
