@@ -4,7 +4,7 @@
 
 A run whose recipe has `budget.start` leaves bundles of its first model, in float, and of its last. They are timed in
 turn in one process, runtime by runtime (A B A B …, 1 thread, process CPU time); the least time of each model on any
-runtime, makes the ratio. Bytes are the model files'. WER is the report's.
+runtime makes the ratio. Bytes are the model files'. WER is the report's.
 Writes benchmarks/results/best_of_each_RUN.json.
 """
 
@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from edgeav.device import Device
 from edgeav.profiling import compare_pair
+from edgeav.quant.plan import Format
 from edgeav.results import provenance
 from edgeav.runtime.bench import Workload
 from edgeav.runtime.bundle import read_bundle
@@ -24,6 +25,7 @@ from edgeav.runtime.bundle import read_bundle
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 7
 START = "-start"
+FORMATS = get_args(Format)
 
 
 def main() -> None:
@@ -46,13 +48,13 @@ def main() -> None:
     path = RESULTS / f"best_of_each_{run.name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(result))
-    print(f"\n{result['cpu']}, 1 thread, 4 s of sound and lips, process CPU time; in {path.relative_to(Path.cwd())}")
+    print(f"\n{result['cpu']}, 1 thread, 4 s of sound and lips, process CPU time; in {path}")
 
 
 def measured(run: Path, start: Path) -> dict[str, Any]:
     """Times and bytes of the first model's bundle at `start` and of the last model's fastest one on that runtime."""
     target = start.name.removesuffix(START)
-    made = [p for p in (run / "bundles").glob(f"{target}-*") if p.is_dir() and p.name[len(target) + 1 :] in FORMATS]
+    made = [p for p in (run / "bundles").glob(f"{target}-*") if p.name in {f"{target}-{one}" for one in FORMATS}]
     workload, device = Workload(seconds=4.0, iterations=10, warmup=3), Device.load("this-machine")
     timed = {folder: compare_pair(start, folder, device, ROUNDS, workload) for folder in made}
     best = min(timed, key=lambda folder: timed[folder]["cpu_ms"][1])
@@ -70,9 +72,6 @@ def measured(run: Path, start: Path) -> dict[str, Any]:
         "n": timed[best]["n"],
         "warmup": timed[best]["warmup"],
     }
-
-
-FORMATS = ("fp32", "int8", "fp16", "bf16", "int8-dynamic", "int8-weights", "int4-weights", "fp8-e4m3", "fp8-e5m2")
 
 
 def size(folder: Path) -> int:

@@ -120,7 +120,7 @@ def _quantize_static(
     if plan.learned:
         _save_ranges(tensor_ranges(plan, integer, MOVES), cache)
     elif plan.ranges != "minmax" and not cache.exists():
-        _save_ranges(_ranges(proto, _observed(proto), calibration, plan), cache)
+        _save_ranges(_moved(proto, _ranges(proto, _observed(proto), calibration, plan)), cache)
     quantization.quantize_static(
         prepared,
         path,
@@ -185,6 +185,18 @@ def _observed(proto: onnx.ModelProto) -> list[str]:
     floats -= {constant.name for constant in proto.graph.initializer}
     nodes = [node for node in proto.graph.node if node.op_type in MULTIPLIES + MOVES]
     return [name for name in dict.fromkeys(n for node in nodes for n in (*node.input, *node.output)) if name in floats]
+
+
+def _moved(proto: onnx.ModelProto, ranges: dict[str, Ends]) -> dict[str, Ends]:
+    """What is only moved keeps its range: zeros beside it, or a part of it alone, would have another one."""
+    found = dict(ranges)
+    for node in proto.graph.node:
+        if node.op_type in MOVES and node.op_type != "Relu" and node.output[0] in found:
+            data = node.input if node.op_type == "Concat" else node.input[:1]
+            known = {found[name] for name in data if name in found}
+            if len(known) == 1:
+                found[node.output[0]] = known.pop()
+    return found
 
 
 def _save_ranges(ranges: dict[str, Ends], path: Path) -> None:

@@ -35,26 +35,23 @@ def _move_bytes(proto: ModelProto) -> None:
     gone = set[str]()
     for node in [node for node in proto.graph.node if node.op_type in MOVED]:
         data = list(node.input) if node.op_type == "Concat" else [node.input[0]]
-        around = [made.get(name) for name in data] + _readers(proto, node.output[0])
-        if len(around) != len(data) + 1 or not _of_one_scale(around, constants):
+        sources, readers = [made[name] for name in data if name in made], _readers(proto, node.output[0])
+        whole = len(sources) == len(data) and len(readers) == 1
+        if not whole or not _of_one_scale(sources, readers[0], constants):
             continue
-        *sources, rounding = (part for part in around if part is not None)
         if node.op_type == "Pad":
             if len(node.input) > 2 and node.input[2]:
                 continue  # with another number than zero
             node.input[:] = [sources[0].input[0], node.input[1], sources[0].input[2]]
         else:
             node.input[:] = [source.input[0] for source in sources]
-        node.output[0] = rounding.output[0]
-        gone.add(rounding.name)
+        node.output[0] = readers[0].output[0]
+        gone.add(readers[0].name)
     _drop(proto, gone)
 
 
-def _of_one_scale(around: list[NodeProto | None], constants: Mapping[str, NDArray]) -> bool:
-    """Whether the last rounds, all before it read what was rounded, and all by one scale and zero point."""
-    if any(part is None for part in around):
-        return False
-    *sources, rounding = (part for part in around if part is not None)
+def _of_one_scale(sources: list[NodeProto], rounding: NodeProto, constants: Mapping[str, NDArray]) -> bool:
+    """Whether `sources` read what was rounded and `rounding` rounds, all by one scale and zero point."""
     if rounding.op_type != ROUNDS or any(source.op_type != READS for source in sources):
         return False
     levels = [[constants.get(name) for name in part.input[1:3]] for part in (*sources, rounding)]

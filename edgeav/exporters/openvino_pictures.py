@@ -38,7 +38,10 @@ def pictures_as_bytes(model: Model) -> None:
     for quantizer in quantizers:
         _source(quantizer).input(0).replace_source_output(padded.output(0))
         quantizer.output(0).replace(quantizer.input_value(0))
-    _replace(stack.output(0), _read(stack.output(0), step, zero))
+    readers = list(stack.output(0).get_target_inputs())  # before there is one more
+    read = _read(stack.output(0), step, zero)
+    for reader in readers:
+        reader.replace_source_output(read.output(0))
     model.validate_nodes_and_infer_types()
 
 
@@ -84,14 +87,6 @@ def _read(stack: Output, step: np.float32, zero: np.float32) -> Node:
 def _borders(step: np.float32, zero: np.float32) -> Sequence[np.ndarray]:
     """The numbers that the first and the last level stand for."""
     return [np.array(np.float32((level - zero) * step)) for level in (np.float32(0), np.float32(LEVELS - 1))]
-
-
-def _replace(old: Output, new: Node) -> None:
-    """Everybody who reads `old` reads `new`, but for `new` itself."""
-    within = {node.get_instance_id() for node in (_source(_source(new)),)}
-    for user in old.get_target_inputs():
-        if user.get_node().get_instance_id() not in within:
-            user.replace_source_output(new.output(0))
 
 
 def _cut(node: Node) -> bool:
