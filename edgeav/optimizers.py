@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.distributed import all_reduce, get_rank, get_world_size, is_initialized
+from torch.nn.utils import parametrize
 from torch.optim import AdamW, Optimizer
 from torch.optim._muon import _zeropower_via_newtonschulz as orthogonal
 
@@ -78,7 +79,13 @@ class Muon(Optimizer):
 def block_matrices(training: nn.Module) -> Iterator[Tensor]:
     for block in training.modules():
         if isinstance(block, ConformerBlock):
-            yield from (layer.weight for layer in block.modules() if isinstance(layer, nn.Linear))
+            yield from (_trained(layer) for layer in block.modules() if isinstance(layer, nn.Linear))
+
+
+def _trained(layer: nn.Linear) -> Tensor:
+    """The matrix that is trained: in quantization-aware training not the one that is multiplied with."""
+    rounded = parametrize.is_parametrized(layer, "weight")
+    return layer.get_parameter("parametrizations.weight.original") if rounded else layer.weight
 
 
 def _groups(module: nn.Module, job: Job, others: set[int]) -> list[dict]:

@@ -152,6 +152,25 @@ def test_ranges_have_a_rate_of_their_own_and_weights_the_usual_one(job: Job, tmp
     assert float((weights[0] - weights[1]).abs().max()) < 1e-5 + 2**-11 * float(weights[0].abs().max())
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_another_teacher_moves_the_weights_too(job: Job, tmp_path: Path, optimizer: str) -> None:
+    """A model that is sure of other things teaches more than rounding costs; float matrices move, not rounded ones."""
+    other = random_model(3, load_model(Path(job.model)).config)
+    other.head.weight.data *= 8
+    save_model(other, tmp_path / "other")
+    shutil.copy2(Path(job.model) / "tokenizer.model", tmp_path / "other")
+    school = Schooling(str(tmp_path / "other"), Terms(ctc=0.0, blank_weight=1.0), hears="clean")
+    changed = {"school": school, "optimizer": optimizer, "learning_rate": 1e-3, "steps": 12}
+    trained = run(replace(job, **changed), tmp_path / "run")
+    clips = DecodedClips(Path(job.sources[0].clips))
+    drawn = [model_inputs(clips.media(i).waveform, clips.media(i).mouth, other.config.inputs) for i in range(3)]
+    assert _loss(other, trained, drawn) < 0.7 * _loss(other, Path(job.model), drawn)
+    before, after = (
+        load_model(folder).get_parameter("blocks.0.attention.out.weight") for folder in (Path(job.model), trained)
+    )
+    assert 1e-4 < float((before - after).abs().mean()) < 0.1
+
+
 def test_a_killed_run_learns_the_ranges_of_an_unbroken_one(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +192,16 @@ def test_a_recipe_with_qat_exports_int8_and_settings_that_teach_nothing_are_refu
         Recipe.load("int8", [stage, "stages.0.qat.kl_weight=0"])
     with pytest.raises(EdgeavError, match="needs loaders: 0"):
         Recipe.load("int8", [stage, "stages.0.qat.loaders=2"])
+    with pytest.raises(EdgeavError, match="name no `student`"):
+        Recipe.load("int8", [stage, "stages.0.qat.student=av-teacher"])
+    with pytest.raises(EdgeavError, match="posteriors: without a `teacher` the float model itself is asked online"):
+        Recipe.load("int8", [stage, "stages.0.qat.posteriors=cached"])
+    with pytest.raises(EdgeavError, match="teacher_hears: the float model itself is asked online"):
+        Recipe.load("int8", [stage, "stages.0.qat.teacher_hears=noisy"])
+    taught = ["stages.0.qat.teacher=av-teacher", "stages.0.qat.teacher_hears=noisy"]
+    Recipe.load("int8", [stage, *taught])
+    with pytest.raises(EdgeavError, match="cached ones are of clean clips"):
+        Recipe.load("int8", [stage, *taught, "stages.0.qat.posteriors=cached"])
     with pytest.raises(EdgeavError, match="products of attention have no ranges"):
         Recipe.load("int8", [stage, "stages.0.qat.keep_float=[head]"])
     with pytest.raises(EdgeavError, match="the quantize before it has fp16"):

@@ -70,11 +70,28 @@ class Distill(Train):
 
     @model_validator(mode="after")
     def _consistent(self) -> Distill:
+        wrong = [text for broken, text in self._problems() if broken]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def _problems(self) -> list[tuple[bool, str]]:
+        """Whether something is wrong, and what to do about it."""
+        return [
+            (self.teacher is None and self.student is None, "name a `teacher` or a `student`: else they are the same"),
+            (not self._taught, "the teacher has no weight at all"),
+            *self._problems_of_asking(),
+        ]
+
+    @property
+    def _taught(self) -> bool:
+        """Whether the teacher has a say in the loss."""
+        return bool(self.kl_weight or self.sequence_weight or self.feature_weight)
+
+    def _problems_of_asking(self) -> list[tuple[bool, str]]:
         cached = self.posteriors == "cached"
         altered = [i.corpus for i in self.mix if not i.variants and (i.splice or self.noise.tempo_share)]
-        wrong = [
-            (self.teacher is None and self.student is None, "name a `teacher` or a `student`: else they are the same"),
-            (not (self.kl_weight or self.sequence_weight or self.feature_weight), "the teacher has no weight at all"),
+        return [
             (
                 cached and bool(altered),
                 f"posteriors: cached are of clips that stay as they are, and {', '.join(altered)} are spliced or put to"
@@ -89,9 +106,6 @@ class Distill(Train):
             (not cached and self.loaders > 0, "posteriors: online needs loaders: 0; or set posteriors: cached"),
             (self.feature_weight > 0 and not self.match, "feature_weight needs `match`, like [[6, 12]]"),
         ]
-        if any(broken for broken, _ in wrong):
-            raise ValueError("; ".join(text for broken, text in wrong if broken))
-        return self
 
     def facts(self) -> dict[str, str]:
         from edgeav.run import model_hash
@@ -114,7 +128,7 @@ class Distill(Train):
         ratio(teacher.inputs.step_ms, student.inputs.step_ms)
         return start
 
-    def school(self, model_folder: Path, run: Run, clips: Sequence[Path]) -> Schooling:
+    def school(self, model_folder: Path, run: Run, clips: Sequence[Path]) -> Schooling | None:
         from edgeav.distillation import Schooling, Terms
 
         terms = Terms(

@@ -1,28 +1,30 @@
 """Quantization-aware training: the model learns to compute on the grids that it will be deployed with.
 
 Every pass rounds weights and activations, gradients pass straight through, and the ranges of activations are learned
-beside the weights. The teacher is the model itself in float, given the very same inputs. Jacob et al. 2018
-(https://arxiv.org/abs/1712.05877), LSQ (Esser et al. 2020, https://arxiv.org/abs/1902.08153); with a float teacher:
-Apprentice (Mishra & Marr 2018, https://arxiv.org/abs/1711.05852).
+beside the weights. Jacob et al. 2018 (https://arxiv.org/abs/1712.05877), LSQ (Esser et al. 2020,
+https://arxiv.org/abs/1902.08153). The teacher is the model itself in float, given the very same inputs, or a better
+one: Apprentice (Mishra & Marr 2018, https://arxiv.org/abs/1711.05852).
 
 What is left is a float model and quantization.json with the ranges, which every exporter takes over as they are:
 
     stages:
       - qat: {mix: [{corpus: demo, per_batch: 6}], steps: 400}
+      - qat: {mix: [{corpus: demo, per_batch: 6}], teacher: av-teacher, ctc_weight: 1, learning_rate: 1.0e-4}
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from edgeav.errors import EdgeavError
 from edgeav.quant.plan import FILE, KEPT_FLOAT, Plan, Role, load_plan
-from edgeav.stages.train import Train
+from edgeav.stages.distill import Distill
 
 if TYPE_CHECKING:
     from edgeav.data.corpus import Corpus
@@ -32,8 +34,11 @@ if TYPE_CHECKING:
 CLIPS = 256  # as many as `quantize` takes
 
 
-class Qat(Train):
-    """Fake-quantized finetuning; the settings of `train`, and these."""
+class Qat(Distill):
+    """Fake-quantized finetuning; the settings of `distill`, and these."""
+
+    teacher: str | None = None
+    """A name from `edgeav models` or a model folder; nothing: the model itself in float, given what it is given."""
 
     steps: int = Field(400, ge=1)
     learning_rate: float = Field(3e-6, gt=0, le=1)
@@ -52,23 +57,26 @@ class Qat(Train):
     """Roles that stay in float32 on every engine; nothing: those of the `quantize` before, or attention-matmul."""
     calibration: int | None = Field(None, ge=1, le=100_000)
     """Training clips that give the ranges to begin with; nothing: those of the `quantize` before, or 256."""
-    kl_weight: float = Field(1.0, ge=0, le=1000)
-    """Of the divergence from the float model's posteriors; 0: no teacher."""
     ctc_weight: float = Field(0.0, ge=0, le=1000)
-    """Of the losses on the texts. The float model says more, and a small corpus would be learned by heart."""
-    temperature: float = Field(1.0, gt=0, le=100)
-    blank_weight: float = Field(0.1, ge=0, le=1)
-    """How much a frame counts that is certainly blank to the float model; one that is certainly not counts 1."""
+    """Of the losses on the texts. The teacher says more, and a small corpus would be learned by heart."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Qat:
-        if self.kl_weight and self.loaders:
-            raise ValueError("the float model is asked online, which needs loaders: 0; or set kl_weight: 0")
-        if not self.kl_weight and not self.ctc_weight:
-            raise ValueError("nothing is to be learned: set kl_weight or ctc_weight")
-        if "attention-matmul" not in self.plan.keep_float:
-            raise ValueError("keep_float: the products of attention have no ranges to learn; name attention-matmul too")
-        return self
+    def _problems(self) -> list[tuple[bool, str]]:
+        itself, same = self.teacher is None, "is asked online and given what the student is given"
+        asking = self._problems_of_asking() if self._taught else []
+        return [
+            (self.student is not None, "name no `student`: it is the model as the stage before left it"),
+            (not self._taught and not self.ctc_weight, "nothing is to be learned: set kl_weight or ctc_weight"),
+            (
+                "attention-matmul" not in self.plan.keep_float,
+                "keep_float: the products of attention have no ranges to learn; name attention-matmul too",
+            ),
+            (
+                itself and self.posteriors == "cached",
+                f"posteriors: without a `teacher` the float model itself {same}",
+            ),
+            (itself and self.teacher_hears == "noisy", f"teacher_hears: the float model itself {same}"),
+            *asking,
+        ]
 
     @property
     def plan(self) -> Plan:
@@ -81,6 +89,8 @@ class Qat(Train):
 
         if not (model_folder / "model.safetensors").is_file():
             raise EdgeavError(f"qat: {model_folder} has no weights; train it first, or name a trained model")
+        if self.teacher is not None:
+            super().starting_model(model_folder, corpora, run, out)  # whether it can teach this model
         plan = self._begun(model_folder, run)
         key = digest([plan.model_dump(mode="json"), run.recipe.corpus, model_hash(model_folder)])
         folder = out.with_name(f"{out.name}-{key[:8]}")
@@ -92,12 +102,8 @@ class Qat(Train):
         return folder
 
     def school(self, model_folder: Path, run: Run, clips: Sequence[Path]) -> Schooling | None:
-        from edgeav.distillation import Schooling, Terms
-
-        if not self.kl_weight:
-            return None
-        terms = Terms(self.ctc_weight, self.kl_weight, temperature=self.temperature, blank_weight=self.blank_weight)
-        return Schooling(str(model_folder), terms, hears="same")
+        school = super().school(model_folder, run, clips) if self._taught else None
+        return replace(school, hears="same") if school and self.teacher is None else school
 
     def _begun(self, model_folder: Path, run: Run) -> Plan:
         """The plan of the stage before if there is one, and what is set here; with its clips, without ranges."""
