@@ -170,7 +170,12 @@ class Distill(Train):
 
         nbest = self.nbest if self.sequence_weight else 0
         place, size = run.scratch("posteriors"), (self.kept, nbest)
-        return cache_teacher(teacher, clips, place, size, run.progress, self.precision)
+        return cache_teacher(teacher, clips, place, size, run.progress, self._cached_in)
+
+    @property
+    def _cached_in(self) -> Literal["bf16", "fp32"]:
+        """The arithmetic of the teacher whose answers are cached."""
+        return self.precision
 
 
 def _new(config: ModelConfig, teacher: ModelConfig, taught_by: Path, seed: int, out: Path) -> Path:

@@ -105,6 +105,10 @@ class Qat(Distill):
         school = super().school(model_folder, run, clips) if self._taught else None
         return replace(school, hears="same") if school and self.teacher is None else school
 
+    @property
+    def _cached_in(self) -> Literal["bf16", "fp32"]:
+        return "bf16"  # a teacher is on no grid; its answers serve `distill` too
+
     def _begun(self, model_folder: Path, run: Run) -> Plan:
         """The plan of the stage before if there is one, and what is set here; with its clips, without ranges."""
         from edgeav.work import calibration_of
