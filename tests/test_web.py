@@ -127,6 +127,16 @@ def test_the_page_reads_again_when_python_does_and_takes_the_same_reading(seed: 
             np.testing.assert_allclose(theirs[name], getattr(ours, name).ravel(), rtol=1e-6)
 
 
+def test_the_address_chooses_and_what_it_cannot_mean_is_refused_all_at_once() -> None:
+    folders = ["small", "tiny"]
+    chosen = ask("address", search="?model=tiny&readings=surest&lips_ms=120&again", folders=folders)
+    assert chosen == {"model": "tiny", "readings": "surest", "lipsS": 0.12}
+    assert ask("address", search="", folders=folders) == {"model": "small", "readings": "one", "lipsS": 0}
+    refused = ask("address", search="?model=huge&readings=all&lips_ms=late", folders=folders)["refused"]
+    for part in ("?model=huge: not here; allowed: small, tiny", "?readings=all: allowed: one, surest", "?lips_ms=late"):
+        assert part in refused
+
+
 @pytest.fixture
 def golden_bundle(tmp_path: Path) -> Path:
     """The tiny bundle with a golden clip made from a waveform, as exported bundles have it."""

@@ -46,6 +46,15 @@ const answers = {
     return decode(await floats(logProbs), spec, Float32Array.from(presence));
   },
 
+  async address({ search, folders }) {
+    const { asked } = await source('address.js');
+    try {
+      return asked(search, folders);
+    } catch (error) {
+      return { refused: error.message };
+    }
+  },
+
   async readings({ answers, presence, audio, video, spec }) {
     const { surest } = await source('readings.js');
     const given = [];

@@ -13,6 +13,7 @@ const NEEDED = [
   'vendor/ort-wasm-simd-threaded.mjs',
   'vendor/ort-wasm-simd-threaded.wasm',
   ...[
+    'address',
     'bundle',
     'capture',
     'clock',

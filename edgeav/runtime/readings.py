@@ -10,9 +10,8 @@ A model that is sure at once is asked once; one that is not costs three times as
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +25,11 @@ Recognize = Callable[[Inputs], NDArray[np.float32]]  # Inputs of one row -> (1, 
 
 @dataclass
 class Surest:
-    """A `Recognize` over another one. `chosen` counts which reading was taken; `passes` how often the model ran."""
+    """A `Recognize` over another one. `last` says which reading was taken; `passes` counts how often the model ran."""
 
     run: Recognize
     blank: int
     sure: float = SURE
-    chosen: Counter[str] = field(default_factory=Counter)
     passes: int = 0
     last: str = "both"
 
@@ -41,7 +39,6 @@ class Surest:
         if doubt(found["both"], inputs, self.blank) > self.sure:
             found |= {name: self._read(one) for name, one in alone(inputs).items()}
         self.last = surest(found, inputs, self.blank)
-        self.chosen[self.last] += 1
         return found[self.last]
 
     def _read(self, inputs: Inputs) -> NDArray[np.float32]:

@@ -1,18 +1,14 @@
 // The page: picks a model, opens what devices there are, shows what a session says. See session.js for the work.
 
+import { asked } from './address.js';
 import { openCamera, openMicrophone, reason } from './capture.js';
 import { faceFinder } from './haar.js';
 import { Session } from './session.js';
 import { element, say, showCaption, showFacts, showLevel, showMouth, showTimes, sign, spectrogram } from './view.js';
 
 const ROOT = new URL('../', import.meta.url);
-const ASKED = new URLSearchParams(location.search);
-// ?lips_ms=120 has the lips wait that long: a Bluetooth microphone is late, and no browser tells by how much.
-const LIPS_S = Number(ASKED.get('lips_ms')) / 1000 || 0;
-// ?readings=surest has the model read sound alone and lips alone too where both leave it unsure: up to 3 times the work.
-const READINGS = ASKED.get('readings') ?? 'one';
 const ENDS = { camera: 'The camera is gone', microphone: 'The microphone is gone' };
-const page = { session: null, loaded: null, closers: {}, missing: {}, finals: [], facts: {} };
+const page = { asked: null, session: null, loaded: null, closers: {}, missing: {}, finals: [], facts: {} };
 const worker = new Worker(new URL('recognizer.js', import.meta.url), { type: 'module' });
 const waiting = new Map();
 let lastId = 0;
@@ -51,8 +47,11 @@ async function listModels() {
   element('models').replaceChildren(
     ...models.map(({ folder, precision, mb }) => new Option(`${folder} · ${precision} · ${mb} MB`, folder)),
   );
-  const wanted = ASKED.get('model');
-  if (models.some(({ folder }) => folder === wanted)) element('models').value = wanted;
+  page.asked = asked(
+    location.search,
+    models.map(({ folder }) => folder),
+  );
+  element('models').value = page.asked.model;
   element('models').disabled = false;
   load();
 }
@@ -62,7 +61,7 @@ function load() {
   page.loaded = null;
   element('start').disabled = element('profile').disabled = true;
   const load = new URL(`bundles/${encodeURIComponent(element('models').value)}/`, ROOT).href;
-  worker.postMessage({ load, readings: READINGS });
+  worker.postMessage({ load, readings: page.asked.readings });
 }
 
 function ready(loaded) {
@@ -112,7 +111,7 @@ async function attempt(name, open) {
 const camera = () =>
   openCamera(
     element('video'),
-    (rgba, width, height, seconds) => page.session?.picture(rgba, width, height, seconds + LIPS_S),
+    (rgba, width, height, seconds) => page.session?.picture(rgba, width, height, seconds + page.asked.lipsS),
     () => lose('camera', ENDS.camera),
   );
 const microphone = () =>
