@@ -131,6 +131,23 @@ def swap_sources(node) -> None:
     node.input(1).replace_source_output(first)
 
 
+def scale_weight(node) -> None:
+    """The multiplication behind the integers of a weight: x1.1."""
+    replace_constant(node.input_value(1).get_node(), 1, lambda array: array * np.float32(1.1))
+
+
+def drop_bias(node) -> None:
+    bypass(user_of(node))
+
+
+def zero_bias(node) -> None:
+    replace_constant(user_of(node), 1, np.zeros_like)
+
+
+def user_of(node):
+    return next(iter(node.output(0).get_target_inputs())).get_node()
+
+
 def replace_constant(node, side: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
     from openvino import opset13
 

@@ -23,19 +23,6 @@ def more(array: np.ndarray) -> np.ndarray:
     return array * np.float32(1.1)
 
 
-def scaled_weight(node) -> None:
-    """The multiplication behind the integers of a weight."""
-    faults.replace_constant(node.input_value(1).get_node(), 1, more)
-
-
-def no_bias(node) -> None:
-    faults.bypass(_user(node))
-
-
-def zero_bias(node) -> None:
-    faults.replace_constant(_user(node), 1, np.zeros_like)
-
-
 def smoothing(node) -> None:
     faults.replace_constant(node, 1, more)
 
@@ -59,8 +46,8 @@ def rounded_to_other_levels(node) -> None:
 
 GATED, RECTIFIED = "blocks.0.conv/mul_", "video.convs.1/relu_"
 FAULTS: dict[str, faults.Fault] = {
-    "weight scale x1.1": faults.openvino_edit("Convolution", "video.convs.0/", scaled_weight),
-    "weight scale x1.1 behind SmoothQuant": faults.openvino_edit("MatMul", "fusion.up/", scaled_weight),
+    "weight scale x1.1": faults.openvino_edit("Convolution", "video.convs.0/", faults.scale_weight),
+    "weight scale x1.1 behind SmoothQuant": faults.openvino_edit("MatMul", "fusion.up/", faults.scale_weight),
     "SmoothQuant's factors x1.1": faults.openvino_edit("Multiply", "fusion/cat_1_0_0/nncf_smooth_quant", smoothing),
     "activation scale x1.1": faults.openvino_edit("FakeQuantize", GATED, faults.stretch_levels),
     "activation zero point + 1": faults.openvino_edit("FakeQuantize", GATED, faults.move_levels),
@@ -70,15 +57,11 @@ FAULTS: dict[str, faults.Fault] = {
     "pictures rounded to other levels": faults.openvino_edit("Convert", ROUNDED, rounded_to_other_levels),
     "pictures padded with another number": faults.openvino_edit("Pad", PADDED, another_number(3, 9)),
     "pictures of other neighbours": faults.openvino_edit("Concat", "video.stem/cat", faults.swap_sources),
-    "bias dropped": faults.openvino_edit("Convolution", "video.convs.0/", no_bias),
-    "bias zeroed": faults.openvino_edit("MatMul", "head/", zero_bias),
+    "bias dropped": faults.openvino_edit("Convolution", "video.convs.0/", faults.drop_bias),
+    "bias zeroed": faults.openvino_edit("MatMul", "head/", faults.zero_bias),
     "sound and lips swapped": faults.openvino_edit("Concat", "fusion/cat_1", faults.swap_sources),
     "float fallback": faults.openvino_edit("FakeQuantize", RECTIFIED, faults.bypass),
 }
-
-
-def _user(node):
-    return next(iter(node.output(0).get_target_inputs())).get_node()
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ from edgeav.runtime.operators import operator_table
 from edgeav.target import OpenVinoOptions
 
 FLOAT8 = (onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2)
+POSITIONS = "blocks.0.attention.position"  # of a constant, which NNCF does not quantize
+OVER_ONE_CHANNEL = "audio.layers.0"  # which ONNX Runtime computes in float
 SHORT = [clip(steps, seed=steps) for steps in range(2, 12)]
 
 
@@ -47,7 +49,7 @@ def plan() -> Plan:
 @pytest.fixture(scope="module")
 def learned_file(float_file: Path, plan: Plan) -> Path:
     path = float_file.with_name("learned.onnx")
-    quantize_onnx(float_file, path, plan, [], other_runtime=True)
+    quantize_onnx(float_file, path, plan, [])
     return path
 
 
@@ -55,8 +57,9 @@ def test_int8_answers_are_those_of_onnx_runtimes_int8_file(float_file: Path) -> 
     """Up to ties: where float sums in another order fall on the other side of a step, deeper layers make that large."""
     model, path, formed = tiny_model(), float_file.with_name("int8.onnx"), float_file.with_name("formed.onnx")
     write_onnx(onnxruntime_form(deployable(model)), formed, opset=20)
-    quantize_onnx(formed, path, Plan(), calibration(), other_runtime=True)
-    simulated, session = simulate(model, Plan(), calibration()), plain_session(path)
+    plan = Plan(keep_float=("subsampling", "attention-matmul"))  # ONNX Runtime keeps its first layer float
+    quantize_onnx(formed, path, plan, calibration())
+    simulated, session = simulate(model, plan, calibration()), plain_session(path)
     apart = sorted(_apart(session, simulated, inputs) for inputs in SHORT)
     drift = sorted(largest_difference(eager_log_probs(model, x), eager_log_probs(simulated, x), x) for x in SHORT)
     assert apart[len(apart) // 3] < 1e-5  # not by chance, and not with any other grid
@@ -99,7 +102,7 @@ def test_the_scales_in_the_onnx_file_are_the_learned_ones(learned_file: Path, pl
     ready, seen = deployable(tiny_model()), set()
     for node in graph.node:
         path = node.name.partition("/")[0]
-        if node.op_type not in ("Conv", "MatMul", "Gemm") or not plan.quantizes(path):
+        if node.op_type not in ("Conv", "MatMul", "Gemm") or not plan.quantizes(path) or path == OVER_ONE_CHANNEL:
             continue
         low, high = ranges_of(plan, path).given
         scale, zero = (constants[name] for name in makers[node.input[0]].input[1:])
@@ -109,13 +112,13 @@ def test_the_scales_in_the_onnx_file_are_the_learned_ones(learned_file: Path, pl
         expected = weight_scales(ready.get_submodule(path).get_parameter("weight")).numpy()
         np.testing.assert_allclose(constants[weight.input[1]], expected, rtol=1e-5, err_msg=path)
         seen.add(path)
-    assert seen == set(plan.learned or {})
+    assert seen == set(plan.learned or {}) - {OVER_ONE_CHANNEL}
 
 
 def test_openvino_takes_learned_ranges_into_integer_kernels(float_file: Path, plan: Plan, learned_file: Path) -> None:
     path = float_file.with_name("learned.xml")
-    write_quantized_openvino(float_file, path, plan, [], OpenVinoOptions())
-    assert set(plan.learned or {}) <= integer_modules(path, plan)
+    write_quantized_openvino(float_file, path, plan, SHORT[:1], OpenVinoOptions())
+    assert set(plan.learned or {}) - {POSITIONS} <= integer_modules(path, plan)
     compiled = openvino.Core().compile_model(
         path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     )

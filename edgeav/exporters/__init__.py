@@ -27,8 +27,8 @@ from edgeav.runtime import ctc
 from edgeav.runtime.bundle import Bundle, write_bundle, write_golden
 from edgeav.runtime.bundle_check import input_entries, output_entries, step_entries
 from edgeav.runtime.engines import open_engine, optimizes
-from edgeav.runtime.features import Inputs
-from edgeav.runtime.inputs import settings
+from edgeav.runtime.features import Inputs, empty_inputs
+from edgeav.runtime.inputs import MIN_STEPS, settings
 from edgeav.target import AotiOptions, ExecuTorchOptions, OnnxRuntimeOptions, OpenVinoOptions, Precision, Target
 
 GoldenInputs = Sequence[tuple[NDArray[np.float32] | None, Inputs]]
@@ -129,7 +129,8 @@ def _lower_openvino(
         if plan is None:
             write_openvino(source, path)
         else:
-            write_quantized_openvino(source, path, plan, calibration, options)
+            clips = calibration if plan.needs_calibration else [empty_inputs(form.config.inputs, MIN_STEPS)]
+            write_quantized_openvino(source, path, plan, clips, options)
             integer = integer_modules(path, plan)
     exported = _versions("torch", "onnx", "openvino", "nncf") | {"opset": str(OPSET)}
     counted = "multiply-accumulates of 4 s in layers that OpenVINO compiled to i8 or u8 when exporting"

@@ -84,12 +84,10 @@ def quantize_onnx(
     plan: Plan,
     calibration: Sequence[Inputs],
     cache: Path | None = None,
-    other_runtime: bool = False,
 ) -> None:
     """The float32 file `source` in the plan's formats. `cache`: a file of ranges, to be used, or made if it is absent.
 
-    Ranges come first: they are those of the float model, or those that training learned. `other_runtime`: without what
-    is done for ONNX Runtime's speed alone.
+    Ranges come first: they are those of the float model, or those that training learned.
     """
     with tempfile.TemporaryDirectory() as place, quiet():
         ready = Path(place) / "ready.onnx"
@@ -101,22 +99,20 @@ def quantize_onnx(
         onnx.save(proto, ready)
         if "int8" in plan.formats:
             kept = cache or Path(place) / "ranges.json"
-            _quantize_static(ready, path, plan, calibration, kept, other_runtime)
+            _quantize_static(ready, path, plan, calibration, kept)
         else:
             onnx.save(proto, path)
     compress_weights(path, plan)
 
 
-def _quantize_static(
-    source: Path, path: Path, plan: Plan, calibration: Sequence[Inputs], cache: Path, other_runtime: bool
-) -> None:
+def _quantize_static(source: Path, path: Path, plan: Plan, calibration: Sequence[Inputs], cache: Path) -> None:
     quantization = _quantization()
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = source.with_name("prepared.onnx")
     quant_pre_process(source, prepared, skip_symbolic_shape=True)  # symbolic inference fails on this graph
     proto = onnx.load(prepared)
-    integer = integer_nodes(proto, plan, other_runtime)
+    integer = integer_nodes(proto, plan)
     if plan.learned:
         _save_ranges(tensor_ranges(plan, integer, MOVES), cache)
     elif plan.ranges != "minmax" and not cache.exists():
@@ -217,7 +213,7 @@ def _float_nodes(proto: onnx.ModelProto, integer: Sequence[onnx.NodeProto]) -> l
     return [name for name in names if name not in rounded]
 
 
-def integer_nodes(proto: onnx.ModelProto, plan: Plan, other_runtime: bool = False) -> list[onnx.NodeProto]:
+def integer_nodes(proto: onnx.ModelProto, plan: Plan) -> list[onnx.NodeProto]:
     """What the plan has in integers: layers, and what moves numbers between them.
 
     ONNX Runtime's integer convolution copies every patch, which one channel in (a log-mel) does not repay: the first
@@ -226,7 +222,7 @@ def integer_nodes(proto: onnx.ModelProto, plan: Plan, other_runtime: bool = Fals
     nodes = [node for node in proto.graph.node if node.op_type in MULTIPLIES + MOVES]
     shapes = {constant.name: list(constant.dims) for constant in proto.graph.initializer}
     planned = [node for node in nodes if _integer(module_of_name(node.name), node.op_type, plan)]
-    return [node for node in planned if other_runtime or not _of_one_channel(node, shapes)]
+    return [node for node in planned if not _of_one_channel(node, shapes)]
 
 
 def _of_one_channel(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:

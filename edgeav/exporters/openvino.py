@@ -7,13 +7,13 @@ https://docs.openvino.ai/nightly/openvino-workflow/model-optimization-guide/quan
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from edgeav.errors import EdgeavError, needs
 from edgeav.exporters.onnx_weights import module_of_name
+from edgeav.exporters.openvino_learned import MULTIPLIES, set_learned
 from edgeav.exporters.openvino_pictures import pictures_as_bytes
 from edgeav.quant.plan import FP8, Format, Plan, Ranges
 from edgeav.quant.ranges import KEPT_PERCENT
@@ -43,7 +43,6 @@ except ImportError as error:
 
 MODEL = "model.xml"
 OPSET = 20  # of the ONNX graph in between
-MULTIPLIES = ("Convolution", "GroupConvolution", "MatMul")
 EXECUTES = ("Convolution", "GroupConvolution", "MatMul", "FullyConnected", "FullyConnectedQuantizedLegacy")
 INTEGER = ("i8", "u8")
 INT4_GROUP = 64  # weights with one scale
@@ -64,13 +63,15 @@ def write_quantized_openvino(
 ) -> None:
     """Convert `source` and bring it to the plan's formats. bf16 leaves the file alone: who opens it asks for that."""
     nncf.set_log_level(logging.ERROR)
-    model = _learned(source, plan) if plan.learned else openvino.convert_model(source)
+    model = openvino.convert_model(source)
     if plan.format in FP8:
         from edgeav.exporters.openvino_fp8 import round_to_fp8
 
         model = round_to_fp8(model, plan.format, _others(model, plan, (plan.format,)), calibration)
-    if "int8" in plan.formats and not plan.learned:
+    if "int8" in plan.formats:
         model = _quantized(model, plan, calibration, options)
+        if plan.learned:
+            set_learned(model, plan)
         pictures_as_bytes(model)
     for mode, formats in COMPRESSED:
         if any(f in plan.formats for f in formats):
@@ -94,20 +95,10 @@ def integer_modules(path: Path, plan: Plan) -> set[str]:
     return {path for path in found if plan.has(path, "int8", "int8-dynamic")}
 
 
-def _learned(source: Path, plan: Plan) -> openvino.Model:
-    """With the ranges that training found: ONNX Runtime's QDQ file, whose pairs OpenVINO reads as its own."""
-    from edgeav.exporters.onnx import quantize_onnx
-
-    with tempfile.TemporaryDirectory() as place:
-        rounded = Path(place) / "model.onnx"
-        quantize_onnx(source, rounded, plan, [], other_runtime=True)
-        return openvino.convert_model(rounded)
-
-
 def _quantized(
     model: openvino.Model, plan: Plan, calibration: Sequence[Inputs], options: OpenVinoOptions
 ) -> openvino.Model:
-    """Per channel in the weights, one range for a whole activation."""
+    """Per channel in the weights, one range for a whole activation; for learned ones any clip will do."""
     names = [value.any_name for value in model.inputs]
     return nncf.quantize(
         model,
@@ -115,7 +106,7 @@ def _quantized(
         subset_size=len(calibration),
         model_type=nncf.ModelType.TRANSFORMER,
         ignored_scope=nncf.IgnoredScope(names=_others(model, plan, ("int8",))),
-        advanced_parameters=_advanced(options, plan.ranges),
+        advanced_parameters=_advanced(options, plan),
     )
 
 
@@ -136,15 +127,17 @@ def _compressed(
     )
 
 
-def _advanced(options: OpenVinoOptions, ranges: Ranges) -> AdvancedQuantizationParameters:
-    alpha = -1.0 if options.smooth_quant is None else options.smooth_quant  # NNCF's word for "off" is -1
+def _advanced(options: OpenVinoOptions, plan: Plan) -> AdvancedQuantizationParameters:
+    smooth = None if plan.learned else options.smooth_quant  # what was learned is of activations as they are
+    alpha = -1.0 if smooth is None else smooth  # NNCF's word for "off" is -1
     return AdvancedQuantizationParameters(
         # NNCF would give depthwise convolutions one range a channel, and push that through a transpose onto the time
         # axis, where clips of different lengths then do not stack.
         activations_quantization_params=QuantizationParameters(per_channel=False),
         # Its default averages the clips' minima and maxima: clips without one modality pull the range in, and the drift
         # was four times as large.
-        activations_range_estimator_params=_estimator(ranges),
+        activations_range_estimator_params=_estimator(plan.ranges),
+        disable_bias_correction=bool(plan.learned),  # training saw to it
         smooth_quant_alphas=AdvancedSmoothQuantParameters(matmul=alpha, convolution=-1.0),
     )
 

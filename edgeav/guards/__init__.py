@@ -46,10 +46,6 @@ def inspect(quantized: Bundle, float_bundle: Bundle, model: AVModel, plan: Plan,
 
             with made_from(model, plan, int(quantized.exported["opset"])) as path:
                 return inspect_onnx(quantized.model_path, path, plan, clips)
-        case "openvino" if plan.learned:
-            from edgeav.guards.openvino_learned import inspect_learned
-
-            return inspect_learned(quantized.model_path, model, plan, clips)
         case "openvino":
             from edgeav.guards.openvino_file import inspect_openvino
 

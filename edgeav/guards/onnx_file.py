@@ -79,22 +79,18 @@ def made_from(model: AVModel, plan: Plan, opset: int) -> Iterator[Path]:
         yield path
 
 
-def inspect_onnx(
-    path: Path, float_path: Path, plan: Plan, clips: Sequence[Inputs], other_runtime: bool = False
-) -> Inspection:
-    """Numbers, wiring and kernels of the int8 file at `path`. `other_runtime`: as for `quantize_onnx`."""
+def inspect_onnx(path: Path, float_path: Path, plan: Plan, clips: Sequence[Inputs]) -> Inspection:
+    """Numbers, wiring and kernels of the int8 file at `path`."""
     file, reference = File.load(path), File.load(float_path)
     wrong = [*_weight_findings(file, reference), *_pair_findings(file), *_constant_findings(file, reference)]
     bare, ranges = unquantized(file, reference)
     wiring = _measure(bare, ranges, float_path, clips)
     if plan.learned:
-        wrong += take_learned(ranges, _learned(bare, plan, other_runtime))
+        wrong += take_learned(ranges, _learned(bare, plan))
     wrong += range_findings(ranges)
     wrong += wiring_findings(wiring)
     integer = integer_modules(path)
-    planned = {
-        module_of_name(n.name) for n in integer_nodes(reference.proto, plan, other_runtime) if n.op_type in MULTIPLIES
-    }
+    planned = {module_of_name(n.name) for n in integer_nodes(reference.proto, plan) if n.op_type in MULTIPLIES}
     not_integer = tuple(sorted(planned - integer))
     return Inspection(len(file.weights()), len(ranges), wiring, WIRING_TOLERANCE, not_integer, tuple(wrong))
 
@@ -152,10 +148,10 @@ def _with_input(node: NodeProto, place: int, name: str) -> NodeProto:
     return changed
 
 
-def _learned(bare: ModelProto, plan: Plan, other_runtime: bool) -> dict[str, Ends]:
+def _learned(bare: ModelProto, plan: Plan) -> dict[str, Ends]:
     """The range of every tensor that the plan rounds: what it was before a quantizer it is behind it."""
     stand_ins = [node for node in bare.graph.node if node.op_type in STAND_INS]
-    return tensor_ranges(plan, [*integer_nodes(bare, plan, other_runtime), *stand_ins], (*MOVES, *STAND_INS))
+    return tensor_ranges(plan, [*integer_nodes(bare, plan), *stand_ins], (*MOVES, *STAND_INS))
 
 
 def _without(node: NodeProto, name: str | None, file: File) -> list[NodeProto]:

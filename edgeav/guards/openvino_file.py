@@ -3,7 +3,8 @@
 Operators that multiply keep their names through NNCF. Around them stand FakeQuantize nodes for activations; weights are
 integers behind a conversion and a multiplication. Two things NNCF changes on purpose, and both are followed here:
 SmoothQuant (Xiao et al. 2022, https://arxiv.org/abs/2211.10438) divides an activation by channel and multiplies the
-weight, and bias correction (Nagel et al. 2019, https://arxiv.org/abs/1906.04721) moves a bias by the mean error.
+weight, and bias correction (Nagel et al. 2019, https://arxiv.org/abs/1906.04721) moves a bias by the mean error. With
+learned ranges it does neither.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from openvino import Model, Node, opset13
 
 from edgeav.exporters.onnx import module_of_name
-from edgeav.exporters.openvino import MULTIPLIES, integer_modules
+from edgeav.exporters.openvino import integer_modules
+from edgeav.exporters.openvino_learned import MULTIPLIES, learned_ends, quantizers
 from edgeav.exporters.openvino_pictures import pictures_as_floats
 from edgeav.guards.numbers import (
     STEPS,
@@ -28,10 +30,11 @@ from edgeav.guards.numbers import (
     Stored,
     measure_wiring,
     range_findings,
+    take_learned,
     weight_findings,
     wiring_findings,
 )
-from edgeav.quant.plan import Plan
+from edgeav.quant.plan import Ends, Plan
 from edgeav.runtime.features import Inputs
 from edgeav.runtime.openvino_core import core
 
@@ -81,9 +84,10 @@ def inspect_openvino(path: Path, float_path: Path, plan: Plan, clips: Sequence[I
     """Numbers, wiring and kernels of the int8 file at `path`."""
     model, reference = core().read_model(path), core().read_model(float_path)
     pictures_as_floats(model)
-    quantizers = [op for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
-    ranges = [_range(quantizer) for quantizer in quantizers]
-    wrong = [*_pair_findings(quantizers)]
+    found_quantizers = quantizers(model)
+    ranges = [_range(quantizer) for quantizer in found_quantizers]
+    learned = _learned(found_quantizers, plan)  # while they stand where they are
+    wrong = [*_pair_findings(found_quantizers)]
     found, expected = layers(model), layers(reference)
     wrong += [f"{name}: not in the file" for name in expected if name not in found]
     weights = 0
@@ -91,17 +95,25 @@ def inspect_openvino(path: Path, float_path: Path, plan: Plan, clips: Sequence[I
         if name not in expected:
             wrong.append(f"{name}: not in the float file")
             continue
-        wrong += [*_layer_findings(layer, expected[name])]
+        wrong += [*_layer_findings(layer, expected[name], corrected=not plan.learned)]
         weights += 1 + (expected[name].bias is not None)
         _restore(layer, expected[name])
-    _unquantize(model, quantizers)
+    _unquantize(model, found_quantizers)
     wiring = _measure(model, reference, ranges, clips)
-    wrong += range_findings(ranges, tuned=True)
+    if plan.learned:
+        wrong += take_learned(ranges, learned)
+    wrong += range_findings(ranges, tuned=not plan.learned)
     wrong += wiring_findings(wiring)
     integer = integer_modules(path, plan)
     planned = {module_of_name(name) for name in expected if plan.quantizes(module_of_name(name))}
     not_integer = tuple(sorted(path for path in planned - integer if NEVER_INTEGER not in path))
     return Inspection(weights, len(ranges), wiring, WIRING_TOLERANCE, not_integer, tuple(wrong))
+
+
+def _learned(found: Sequence[Node], plan: Plan) -> dict[str, Ends]:
+    """What training found, by the name of the range that must hold it."""
+    ends = {_range(quantizer).name: learned_ends(quantizer, plan) for quantizer in found} if plan.learned else {}
+    return {name: pair for name, pair in ends.items() if pair is not None}
 
 
 def layers(model: Model) -> dict[str, Layer]:
@@ -119,16 +131,16 @@ def layers(model: Model) -> dict[str, Layer]:
     return found
 
 
-def _layer_findings(layer: Layer, expected: Layer) -> Iterator[str]:
+def _layer_findings(layer: Layer, expected: Layer, corrected: bool) -> Iterator[str]:
     weight, stored = layer.smoothed(_data(expected.weight).astype(np.float64)), layer.stored()
     if stored is not None:
         yield from weight_findings(f"{layer.name} weight", stored, weight)
     elif not np.allclose(_data(layer.weight), weight, rtol=1e-5, atol=1e-7):
         yield f"{layer.name}: a float weight differs from the float model's"
-    yield from _bias_findings(layer, expected)
+    yield from _bias_findings(layer, expected, corrected)
 
 
-def _bias_findings(layer: Layer, expected: Layer) -> Iterator[str]:
+def _bias_findings(layer: Layer, expected: Layer, corrected: bool) -> Iterator[str]:
     """Bias correction moves a bias by no more than rounding can have moved the sum that it is added to, and with a
     convolution by what the zeros beside a clip do to a mean, too: NNCF takes it over clips of another length."""
     if expected.bias is None:
@@ -140,7 +152,7 @@ def _bias_findings(layer: Layer, expected: Layer) -> Iterator[str]:
         return
     weight = layer.smoothed(np.abs(_data(expected.weight)))
     off = layer.step / 2 if layer.operator.get_type_name() == "MatMul" else BORDERS * STEPS * layer.step
-    largest = off * weight.reshape(right.size, -1).sum(axis=1)  # outputs come first in every layout
+    largest = corrected * off * weight.reshape(right.size, -1).sum(axis=1)  # outputs come first in every layout
     if found.shape != right.shape or np.any(np.abs(found - right) > largest + 1e-5):
         yield f"{layer.name}: its bias is further from the float model's than rounding explains"
 
