@@ -42,7 +42,8 @@ class Qat(Distill):
 
     steps: int = Field(400, ge=1)
     learning_rate: float = Field(3e-6, gt=0, le=1)
-    """Of the weights. Small: rounding costs little to begin with, and larger steps cost a model more than that."""
+    """Of the weights. Small: rounding costs little to begin with, and larger steps cost a model more than that. With a
+    better `teacher` there is more to learn, at the rates of a training."""
     range_learning_rate: float = Field(1e-3, gt=0, le=1)
     """Of the ranges of activations: each of their ends moves by about this share of itself in a step. A level of
     8 bits is 4e-3 of the whole."""
