@@ -149,13 +149,13 @@ def test_units_that_do_not_fit_are_refused(bad: str, problem: str, weights: dict
 
 
 MEASURED = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from edgeav.importers import import_model
+from edgeav.runtime.machine import peak_rss_mb
 begin = time.monotonic()
 found = import_model(sys.argv[1], Path(sys.argv[2]))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"parameters": found["parameters"], "seconds": time.monotonic() - begin, "peak": peak}))
+print(json.dumps({"parameters": found["parameters"], "seconds": time.monotonic() - begin, "peak": peak_rss_mb() * 1e6}))
 """
 
 
