@@ -56,6 +56,11 @@ def print_table(report: Report, console: Console | None = None) -> None:
     console.print(f"[bold]{verdict_text(report)}[/]", highlight=False)
 
 
+def fewer(now: float, before: float) -> str:
+    """How many there are now, in words: what `qat` leaves has as many as its start."""
+    return "as many" if now == before else f"{before / now:.1f} times fewer"
+
+
 def verdict_text(report: Report) -> str:
     broken = sum(not check.passed for check in report.verdict.checks)
     if broken or not report.verdict.passed:
@@ -109,5 +114,5 @@ def _jinja() -> Environment:
         lstrip_blocks=True,
     )
     jinja.filters |= {"cell": _cell, "wer": _wer, "ceiling": _ceiling, "plain": plain, "verdict": verdict_text}
-    jinja.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    jinja.filters |= {"fewer": fewer, "json": lambda value: json.dumps(value, indent=2, ensure_ascii=False)}
     return jinja

@@ -348,3 +348,8 @@ def test_an_axis_ends_at_or_above_its_largest_value_and_not_far_above(value: flo
     end = render._ceiling(value)
     assert end >= value
     assert value == 0 or end <= 1.6 * value
+
+
+def test_what_is_left_is_said_in_words() -> None:
+    assert render.fewer(2_215_177, 4_354_433) == "2.0 times fewer"
+    assert render.fewer(4_354_433, 4_354_433) == "as many"
