@@ -62,7 +62,7 @@ def test_a_healthy_file_passes_and_one_of_other_ranges_does_not(
     bundle = bundles[engine]
     found = inspect(bundle, float_bundle, tiny_model(), PLAN, calibration())
     assert found.passed, found.findings
-    assert found.weights > 30 and found.ranges > 20
+    assert found.weights > 30 and found.ranges > (20 if engine == "openvino" else 30)  # one an activation
     wrong = inspect(
         bundle, float_bundle, tiny_model(), with_other_ranges("video.stem.conv", "head"), calibration()
     ).findings

@@ -27,8 +27,8 @@ from edgeav.runtime import ctc
 from edgeav.runtime.bundle import Bundle, write_bundle, write_golden
 from edgeav.runtime.bundle_check import input_entries, output_entries, step_entries
 from edgeav.runtime.engines import open_engine, optimizes
-from edgeav.runtime.features import Inputs, empty_inputs
-from edgeav.runtime.inputs import MIN_STEPS, settings
+from edgeav.runtime.features import Inputs
+from edgeav.runtime.inputs import settings
 from edgeav.target import AotiOptions, ExecuTorchOptions, OnnxRuntimeOptions, OpenVinoOptions, Precision, Target
 
 GoldenInputs = Sequence[tuple[NDArray[np.float32] | None, Inputs]]
@@ -119,6 +119,7 @@ def _lower_onnx(
 def _lower_openvino(
     model: AVModel, options: OpenVinoOptions, plan: Plan | None, calibration: Sequence[Inputs], folder: Path
 ) -> Lowered:
+    from edgeav.exporters.graph import clips_to_run
     from edgeav.exporters.onnx import write_onnx
     from edgeav.exporters.openvino import MODEL, OPSET, integer_modules, write_openvino, write_quantized_openvino
 
@@ -129,8 +130,7 @@ def _lower_openvino(
         if plan is None:
             write_openvino(source, path)
         else:
-            clips = calibration if plan.needs_calibration else [empty_inputs(form.config.inputs, MIN_STEPS)]
-            write_quantized_openvino(source, path, plan, clips, options)
+            write_quantized_openvino(source, path, plan, clips_to_run(plan, calibration, form.config.inputs), options)
             integer = integer_modules(path, plan)
     exported = _versions("torch", "onnx", "openvino", "nncf") | {"opset": str(OPSET)}
     counted = "multiply-accumulates of 4 s in layers that OpenVINO compiled to i8 or u8 when exporting"

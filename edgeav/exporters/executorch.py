@@ -24,11 +24,10 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.utils._sympy.value_ranges import bound_sympy
 
 from edgeav.errors import EdgeavError, needs
-from edgeav.exporters.graph import module_path, quiet, trace, trace_module
+from edgeav.exporters.graph import clips_to_run, module_path, quiet, trace, trace_module
 from edgeav.models import AVModel
 from edgeav.quant.plan import Plan
-from edgeav.runtime.features import Inputs, empty_inputs
-from edgeav.runtime.inputs import MIN_STEPS
+from edgeav.runtime.features import Inputs
 
 try:
     from executorch.backends.xnnpack.operators import node_visitor
@@ -81,7 +80,7 @@ def observed(model: AVModel, max_steps: int, plan: Plan, calibration: Sequence[I
     Learned ranges need no clip, nor do formats without ranges; traced through the observers is then an empty one.
     """
     names = model.config.inputs.names
-    clips = calibration if plan.needs_calibration else [empty_inputs(model.config.inputs, MIN_STEPS)]
+    clips = clips_to_run(plan, calibration, model.config.inputs)
     with quiet(), torch.no_grad():
         graph = trace(model, max_steps).module()
         assert isinstance(graph, GraphModule)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from edgeav.models import AVModel
+from edgeav.quant.plan import Plan
 from edgeav.runtime.features import Inputs, empty_inputs
 from edgeav.runtime.inputs import MIN_STEPS, Features
 
@@ -41,6 +42,11 @@ class Hears(Deployed):
 class Sees(Deployed):
     def forward(self, video: Tensor, presence: Tensor) -> Tensor:
         return self.model(presence, video, presence)  # the first is not looked at
+
+
+def clips_to_run(plan: Plan, calibration: Sequence[Inputs], features: Features) -> Sequence[Inputs]:
+    """`calibration`; an empty clip where no range is to be measured: quantizers want to see one all the same."""
+    return calibration if plan.needs_calibration else [empty_inputs(features, MIN_STEPS)]
 
 
 def module_path(path: str) -> str:

@@ -34,7 +34,7 @@ def keep_bytes(path: Path) -> None:
 
 def _move_bytes(proto: ModelProto) -> None:
     """DequantizeLinear -> Pad or Concat -> QuantizeLinear, all of one scale: the operator alone."""
-    constants, made = _constants(proto), {output: node for node in proto.graph.node for output in node.output}
+    constants, made = _constants(proto), _makers(proto)
     gone = set[str]()
     for node in [node for node in proto.graph.node if node.op_type in MOVED]:
         data = list(node.input) if node.op_type == "Concat" else [node.input[0]]
@@ -81,18 +81,21 @@ def _store_tables(proto: ModelProto) -> None:
 
 def _part_from_relu(proto: ModelProto) -> None:
     """DequantizeLinear -> Gemm -> Relu -> what takes floats: Max for Relu."""
-    made = {output: node for node in proto.graph.node for output in node.output}
-    zero = "relu_zero"
-    for relu in [node for node in proto.graph.node if node.op_type == "Relu"]:
-        before, readers = made.get(relu.input[0]), _readers(proto, relu.output[0])
-        if before is None or before.op_type != "Gemm" or [reader.op_type for reader in readers] == [ROUNDS]:
-            continue
-        source = made.get(before.input[0])
-        if source is not None and source.op_type == READS:
-            relu.op_type = "Max"
-            relu.input.append(zero)
-            if zero not in _constants(proto):
-                proto.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), zero))
+    made, zero = _makers(proto), numpy_helper.from_array(np.zeros((), np.float32), "relu_zero")
+    joined = [node for node in proto.graph.node if node.op_type == "Relu" and _stays_float(node, made, proto)]
+    for relu in joined:
+        relu.op_type = "Max"
+        relu.input.append(zero.name)
+    if joined:
+        proto.graph.initializer.append(zero)
+
+
+def _stays_float(relu: NodeProto, made: Mapping[str, NodeProto], proto: ModelProto) -> bool:
+    """Whether `relu` follows an integer Gemm, and its result is not rounded."""
+    gemm = made.get(relu.input[0])
+    source = made.get(gemm.input[0]) if gemm is not None and gemm.op_type == "Gemm" else None
+    rounded = [reader.op_type for reader in _readers(proto, relu.output[0])] == [ROUNDS]
+    return source is not None and source.op_type == READS and not rounded
 
 
 def _drop(proto: ModelProto, names: set[str]) -> None:
@@ -102,6 +105,11 @@ def _drop(proto: ModelProto, names: set[str]) -> None:
     kept = [node for node in nodes if node.op_type != READS or node.output[0] in read]
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
+
+
+def _makers(proto: ModelProto) -> dict[str, NodeProto]:
+    """Tensor -> the node that puts it out."""
+    return {output: node for node in proto.graph.node for output in node.output}
 
 
 def _readers(proto: ModelProto, name: str) -> list[NodeProto]:

@@ -13,11 +13,11 @@ from openvino import Model, Node, opset13
 
 from edgeav.exporters.onnx_learned import ranges_of
 from edgeav.exporters.onnx_weights import module_of_name
+from edgeav.exporters.openvino_pictures import borders, grid
 from edgeav.quant.plan import Ends, Plan
 
-STEPS = 255
 MULTIPLIES = ("Convolution", "GroupConvolution", "MatMul")
-MOVES = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Concat", "Slice", "Pad", "Split", "VariadicSplit")
+MOVES = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Concat", "Slice", "Pad")
 
 
 def set_learned(model: Model, plan: Plan) -> None:
@@ -30,7 +30,8 @@ def set_learned(model: Model, plan: Plan) -> None:
         if ends is None:
             quantizer.output(0).replace(quantizer.input_value(0))
             continue
-        for side, end in enumerate([*_whole_levels(ends)] * 2, start=1):
+        whole = borders(*grid(*ends))  # zero is one of the levels, as it was in training
+        for side, end in enumerate([*whole, *whole], start=1):
             shape = tuple(quantizer.input_value(side).get_shape())
             quantizer.input(side).replace_source_output(opset13.constant(np.full(shape, end, np.float32)).output(0))
     model.validate_nodes_and_infer_types()
@@ -55,10 +56,3 @@ def _layers(node: Node) -> Iterator[Node]:
             yield operator
         elif operator.get_type_name() in MOVES:
             yield from _layers(operator)
-
-
-def _whole_levels(ends: Ends) -> Ends:
-    """The numbers of the first and the last level: zero is one of them, as it was in training."""
-    step = (ends[1] - ends[0]) / STEPS
-    zero = round(-ends[0] / step)
-    return -zero * step, (STEPS - zero) * step

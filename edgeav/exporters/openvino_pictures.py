@@ -26,8 +26,7 @@ def pictures_as_bytes(model: Model) -> None:
     if len(quantizers) < 2 or len({_ends(quantizer) for quantizer in quantizers}) > 1:
         return
     low, high = _ends(quantizers[0])
-    step = np.float32((high - low) / (LEVELS - 1))
-    zero = np.float32(np.round(-low / step))
+    step, zero = grid(low, high)
     pad = _source(_source(quantizers[0]))
     rounded = _round(pad.input_value(0), step, zero)
     padded = opset13.pad(
@@ -57,7 +56,7 @@ def pictures_as_floats(model: Model) -> None:
     zero, step = (np.float32(_number(node, 1)) for node in (_source(read), read))
     levels = _source(rounded)
     ends = [levels.input_value(side) for side in (1, 2)]
-    again = [opset13.constant(end) for end in _borders(step, zero)]
+    again = [opset13.constant(end) for end in borders(step, zero)]
     quantizer = opset13.fake_quantize(levels.input_value(0), *ends, *again, LEVELS)
     beside = np.float32((_number(padded, 3) - zero) * step)
     floats = opset13.pad(
@@ -70,7 +69,7 @@ def pictures_as_floats(model: Model) -> None:
 
 
 def _round(pictures: Output, step: np.float32, zero: np.float32) -> Node:
-    low, high = (opset13.constant(end) for end in _borders(step, zero))
+    low, high = (opset13.constant(end) for end in borders(step, zero))
     first, last = (opset13.constant(np.array(end, np.float32)) for end in (0, LEVELS - 1))
     rounded = opset13.convert(opset13.fake_quantize(pictures, low, high, first, last, LEVELS), "u8")
     rounded.set_friendly_name(ROUNDED)
@@ -84,7 +83,13 @@ def _read(stack: Output, step: np.float32, zero: np.float32) -> Node:
     return read
 
 
-def _borders(step: np.float32, zero: np.float32) -> Sequence[np.ndarray]:
+def grid(low: float, high: float) -> tuple[np.float32, np.float32]:
+    """The step between two levels, and which level is zero, counted from the lowest."""
+    step = np.float32((high - low) / (LEVELS - 1))
+    return step, np.float32(np.round(-low / step))
+
+
+def borders(step: np.float32, zero: np.float32) -> Sequence[np.ndarray]:
     """The numbers that the first and the last level stand for."""
     return [np.array(np.float32((level - zero) * step)) for level in (np.float32(0), np.float32(LEVELS - 1))]
 

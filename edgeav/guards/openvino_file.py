@@ -20,7 +20,7 @@ from openvino import Model, Node, opset13
 
 from edgeav.exporters.onnx import module_of_name
 from edgeav.exporters.openvino import integer_modules
-from edgeav.exporters.openvino_learned import MULTIPLIES, learned_ends, quantizers
+from edgeav.exporters.openvino_learned import MOVES, MULTIPLIES, learned_ends, quantizers
 from edgeav.exporters.openvino_pictures import pictures_as_floats
 from edgeav.guards.numbers import (
     STEPS,
@@ -232,7 +232,7 @@ def _bias(operator: Node) -> Node | None:
 
 def _upstream(node: Node, kind: str) -> Node | None:
     """The first `kind` before `node`, through what only moves values."""
-    while node.get_type_name() in ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Concat", "Slice", "Pad"):
+    while node.get_type_name() in MOVES:
         node = node.input_value(0).get_node()
     return node if node.get_type_name() == kind else None
 
